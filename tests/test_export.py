@@ -406,7 +406,11 @@ def test_what_cannot_be_exported_is_refused_with_what_can(kdzoo, bench, teachers
     assert "`--format onnx` holds all of it" in refused(run_of(bench, "simkd").path, "--format", "hf")
     assert "--pixels: only for an ONNX graph; leave it out" in refused(run_of(bench, "hinton").path, "--format", "timm", "--pixels")
     assert "'tflite' is not one of 'timm', 'onnx', 'hf'" in refused(run_of(bench, "hinton").path, "--format", "tflite")
-    assert not (out / "student.safetensors").exists()
+    assert not out.exists()
+    out.mkdir()
+    (out / "student.onnx").write_bytes(b"an earlier export")
+    assert f"out: {out} exists already; remove it, or name another folder" in refused(run_of(bench, "hinton").path, "--format", "onnx")
+    assert (out / "student.onnx").read_bytes() == b"an earlier export"
 
 
 @pytest.mark.slow

@@ -228,11 +228,16 @@ def test_files_that_cannot_be_read_are_skipped_counted_and_listed(tmp_path):
     (folder / "class1" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     with pytest.raises(InputError, match=r"gone\.jpg"):
         load_folder(folder, 8)
+    (folder / "class0" / "empty.png").touch()
+    (folder / "class0" / "text.png").write_text("no image")
     read = load_folder(folder, 8, skip_unreadable=True)
     assert read.fingerprint == whole.fingerprint
     (note,) = [note for note in read.notes if "unreadable" in note]
-    assert note.startswith("skipped 2 unreadable files: class0/torn.png (")
+    assert note.startswith(
+        "skipped 4 unreadable files: class0/empty.png (an empty file); class0/text.png (not an image); class0/torn.png ("
+    )
     assert "class1/gone.jpg (a broken link)" in note
+    assert "0x" not in note, "the same folder has the same note each time"
     streamed = load_folder(folder, 8, image_cache=1, skip_unreadable=True)
     assert streamed.fingerprint == whole.fingerprint
     for number in range(6):

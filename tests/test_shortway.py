@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -83,21 +84,75 @@ def test_a_verdict_has_no_negative_zero():
     assert "95 % interval -1.2 to +0.0" in conclusion(verdict_of(difference_low=-0.012))
 
 
-def test_the_interval_and_the_p_of_a_verdict_stand_each_for_itself():
+def test_two_students_are_told_apart_where_the_interval_and_the_exact_test_agree():
     """Newcombe's interval may leave out 0 where the exact McNemar test, which is more careful, has p above 0.05."""
-    told = conclusion(verdict_of(difference_low=0.015, difference_high=0.579, p=0.077))
-    assert "95 % interval +1.5 to +57.9" in told
-    assert "exact McNemar test p = 0.077, by which these few images do not tell the two apart" in told
-    assert "apart" not in conclusion(verdict_of(p=0.04))
+    doubtful = conclusion(verdict_of(difference_low=0.015, difference_high=0.579, p=0.077))
+    assert "95 % interval +1.5 to +57.9" in doubtful
+    assert "exact McNemar test p = 0.077, so these few images do not tell the two apart" in doubtful
+    assert "do not tell the two apart" in conclusion(verdict_of(p=0.04)), "the interval has 0 in it"
+    assert "apart" not in conclusion(verdict_of(difference_low=0.015, difference_high=0.579, p=0.04))
 
 
 def test_the_distilled_student_is_kept_unless_it_is_shown_to_be_worse():
-    """By the interval alone: a difference that chance explains keeps the distilled one."""
-    assert verdict_of(difference_low=-0.3, difference_high=0.001).kept == "distilled"
-    worse = verdict_of(difference_low=-0.3, difference_high=-0.001)
+    """A loss is shown by what a gain is shown by: a difference that chance explains keeps the distilled one."""
+    assert verdict_of(difference_low=-0.3, difference_high=0.001, p=0.04).kept == "distilled"
+    assert verdict_of(difference_low=-0.579, difference_high=-0.015, p=0.077).kept == "distilled"
+    worse = verdict_of(difference_low=-0.3, difference_high=-0.001, p=0.04)
     assert worse.kept == "alone"
-    assert "it is worse, so the student trained alone is the one that is kept." in conclusion(worse)
-    assert "do not tell the two apart" not in conclusion(replace(worse, p=0.06)), "the interval decides, and is said to"
+    assert "It is worse, so the student trained alone is the one that is kept." in conclusion(worse)
+    assert "do not tell the two apart" not in conclusion(worse)
+
+
+@pytest.mark.parametrize("small", ["photos/small", "photos"])
+def test_results_among_the_images_are_refused_before_anything_is_written(kdzoo, place, small):
+    photos = write_images(place / "photos", classes=2, each=12)
+    before = sorted(photos.rglob("*"))
+    told = kdzoo("distill", "photos", "--teacher", "wrn_16_1:random", "--student", "resnet8", "--epochs", "1", "--out", small)
+    assert told.status == 2
+    assert f"{small} lies in the folder of the images" in told.err
+    bench = kdzoo("bench", "--data", "folder:photos", "--pairs", "wrn_16_1/resnet8", "--results", "photos/results", "--dry-run")
+    assert (bench.status, "lies in the folder of the images" in bench.err) == (2, True)
+    assert sorted(photos.rglob("*")) == before
+
+
+@pytest.mark.parametrize("side", ["100000", "4097"])
+def test_an_image_size_that_no_memory_holds_is_refused_before_an_image_is_decoded(kdzoo, place, side):
+    write_images(place / "photos", classes=2, each=12)
+    told = kdzoo("distill", "photos", "--teacher", "wrn_16_1:random", "--student", "resnet8", "--image-size", side)
+    assert told.status == 2
+    assert f"size: expected a number <= 4096, got {side}" in told.err
+
+
+def test_too_few_images_are_told_with_how_many_are_needed(kdzoo, place):
+    write_images(place / "photos", classes=2, each=2)
+    told = kdzoo("distill", "photos", "--teacher", "wrn_16_1:random", "--student", "resnet8", "--epochs", "1", "--image-size", "16")
+    assert told.status == 2
+    assert "2 training images of 2 classes are too few" in told.err
+    assert "expected at least 5" in told.err
+
+
+@pytest.mark.slow
+def test_a_distillation_goes_on_and_is_exported_from_another_folder_and_with_its_images_moved(kdzoo, place, monkeypatch):
+    """The names of the files are not all UTF-8, and the same command from another working folder trains nothing again."""
+    photos = write_images(place / "photos", classes=2, each=12)
+    first = next(path for path in sorted(photos.rglob("*")) if path.is_file())
+    first.rename(first.with_name(os.fsdecode(b"caf\xe9") + first.suffix))
+    words = ["--teacher", "wrn_16_1:random", "--student", "resnet8", "--epochs", "1", "--image-size", "16", "--out", place / "small"]
+    assert kdzoo("distill", "photos", *words).status == 0
+    results = {path: path.stat().st_mtime_ns for path in (place / "small").rglob("result.json")}
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert kdzoo("export", place / "small", "--format", "timm", "-o", "exported").status == 0
+    photos.rename(place / "moved")
+    lost = kdzoo("export", place / "small", "--format", "timm", "-o", "again")
+    assert (lost.status, Path("again").exists()) == (2, False)
+    assert "take --data folder:PATH for their new place" in " ".join(lost.err.split())
+    found = kdzoo("export", place / "small", "--format", "timm", "-o", "again", "--data", f"folder:{place / 'moved'}")
+    assert found.status == 0, found.err
+    again = kdzoo("distill", place / "moved", *words)
+    assert again.status == 0, again.err
+    assert {path: path.stat().st_mtime_ns for path in (place / "small").rglob("result.json")} == results
 
 
 def test_the_table_of_a_verdict_fits_80_columns_and_names_the_columns_it_leaves_out():

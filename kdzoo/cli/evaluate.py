@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from kdzoo.cli import complete
 from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import run_folder
-from kdzoo.cli.options import JsonOnly, Plugins, ResultsFolder
+from kdzoo.cli.options import DataRoot, JsonOnly, MovedData, Plugins, ResultsFolder
 from kdzoo.cli.output import print_json, print_text
 from kdzoo.cli.table import Format, print_rows
 from kdzoo.errors import InputError
-from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.tasks.known import task_named
+
+if TYPE_CHECKING:
+    from kdzoo.training.located import LocatedRun
 
 
 @takes_options("device", "threads", "image_cache", before="plugin", threads="as many as the run was trained with")
 def evaluate(
     run: Annotated[str, argument("A run's folder, its run.json, or its id.", metavar="RUN", names_of=complete.runs)],
+    data: MovedData = None,
+    data_root: DataRoot = None,
     results: ResultsFolder = Path("results"),
     plugin: Plugins = None,
     as_json: JsonOnly = False,
@@ -41,7 +45,9 @@ def evaluate(
         raise InputError(f"{folder.student}: no such file; the weights of this run were not kept (--keep student)")
     recorded_threads = int(folder.result()["environment"]["threads"])
     options = {**execution, "threads": execution["threads"] or recorded_threads, "plugin": plugin}
-    measured = _measured(folder, bench_config(read_options(options), None))
+    from kdzoo.training.located import LocatedRun
+
+    measured = _measured(LocatedRun.read(folder).moved(data, data_root), bench_config(read_options(options), None))
     names = task_named(folder.read_plan()[0].data.task).own_names
     rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in names if recorded.get(name) is not None]
     same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)
@@ -57,20 +63,19 @@ TOLERANCE = 1e-3
 """another device may move the last digits of a likelihood, or one image in a thousand"""
 
 
-def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
-    """The metrics of the weights in a run's folder on its test set."""
+def _measured(located: LocatedRun, config: BenchConfig) -> dict[str, Any]:
+    """The metrics of a run's kept weights on its test set."""
     import torch
 
     from kdzoo.contract.plugins import load_plugins
     from kdzoo.models.predict import predict
     from kdzoo.suite.run.prepare import device_of
-    from kdzoo.training.located import LocatedRun, Modules
+    from kdzoo.training.located import Modules
     from kdzoo.training.run_data import load_run_data
     from kdzoo.training.run_student import load_trained_student
 
     load_plugins(config.plugin)
     torch.set_num_threads(config.threads or 1)
-    located = LocatedRun.read(folder)
     dataset, splits = load_run_data(located, config.image_cache)
     place = torch.device(device_of(config.device))
     student = load_trained_student(located, dataset, splits, Modules()).to(place)

@@ -10,7 +10,7 @@ from kdzoo.cli import complete
 from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.declare import argument, option
 from kdzoo.cli.lookup import run_folder
-from kdzoo.cli.options import Plugins, ResultsFolder
+from kdzoo.cli.options import DataRoot, MovedData, Plugins, ResultsFolder
 from kdzoo.cli.output import print_text
 from kdzoo.runs.options import RESULTS
 from kdzoo.suite.plan.layers import bench_config
@@ -55,12 +55,14 @@ def export(
         ExportFormat,
         option("--format", text=f"{', '.join(ExportFormat)}.", metavar="FORMAT", names_of=complete.of(*ExportFormat)),
     ],
-    out: Annotated[Path, option("--out", "-o", text="The folder to write.", metavar="FOLDER")],
+    out: Annotated[Path, option("--out", "-o", text="The folder to write, which must not exist yet or be empty.", metavar="FOLDER")],
     pixels: Annotated[
         bool,
         option("--pixels", text="The ONNX graph takes pixels from 0 to 255 and normalises them itself.", default="off"),
     ] = False,
     int8: Int8Option = None,
+    data: MovedData = None,
+    data_root: DataRoot = None,
     results: ResultsFolder = Path("results"),
     plugin: Plugins = None,
     **execution: Any,
@@ -78,12 +80,18 @@ def export(
     from kdzoo.contract.plugins import load_plugins
     from kdzoo.suite.export.export import delivered_run
     from kdzoo.suite.export.export import export as export_run
+    from kdzoo.training.located import LocatedRun
 
     config = bench_config(read_options({**execution, "plugin": plugin}), None)
     load_plugins(config.plugin)
     folder = delivered_run(Path(run)) or run_folder(run, results)
     exported = export_run(
-        folder, output_format.value, out, pixels=pixels, int8=None if int8 is None else int8.value, image_cache=config.image_cache
+        LocatedRun.read(folder).moved(data, data_root),
+        output_format.value,
+        out,
+        pixels=pixels,
+        int8=None if int8 is None else int8.value,
+        image_cache=config.image_cache,
     )
     for note in exported.notes:
         print_text(f"{output_format.value}: {note}")

@@ -12,6 +12,10 @@ from kdzoo.cli.table import Format
 from kdzoo.runs.options import PAIR, RUNNING
 
 DataRoot = Annotated[str | None, option_for("data_root")]
+MovedData = Annotated[
+    str | None,
+    option("--data", text="Where the run's images are now, if they have moved.", default="where they were", metavar="folder:PATH"),
+]
 Plugins = Annotated[list[str] | None, option_for("plugin")]
 Config = Annotated[
     Path | None,

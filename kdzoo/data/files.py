@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdzoo.data.dataset import Array, LazyImages, Pixels, Statistics, statistics_of
-from kdzoo.data.pixels import DECODER, UNREADABLE, channels_first, decode
+from kdzoo.data.pixels import DECODER, UNREADABLE, channels_first, decode, reason_of
 from kdzoo.data.preprocess import Scales, square
 from kdzoo.data.repeats import Repeat, Repeats, find_repeats
 from kdzoo.errors import InputError
@@ -177,7 +177,7 @@ def scan(files: Files, pixels: Array | None = None) -> Survey:
             try:
                 image = square(file.path, files.side, files.scales)
             except UNREADABLE as error:
-                problems.append(f"{file.path} ({error})")
+                problems.append(f"{file.path} ({reason_of(error)})")
                 continue
             if place in files.parts["train"]:
                 counts += np.reshape(image.histogram(), (3, 256))
@@ -211,5 +211,7 @@ def read_file(files: Files, place: int) -> Array:
         if content_digest(files.classes[file.label], content) == file.digest:
             return decode(io.BytesIO(content), files.side, files.scales)
     except UNREADABLE as error:
-        raise InputError(f"data: {file.path} cannot be read any more ({error}); restore it, then run the same command to resume") from error
+        raise InputError(
+            f"data: {file.path} cannot be read any more ({reason_of(error)}); restore it, then run the same command to resume"
+        ) from error
     raise InputError(f"data: {file.path} has changed since its folder was read; restore the old file, then run the same command to resume")

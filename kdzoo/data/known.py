@@ -115,6 +115,12 @@ def path_of(request: str) -> Path | None:
     return folder_of(request)
 
 
+def absolute(request: str) -> str:
+    """The same data in words that mean them in any working folder: a path is written out, a name stays."""
+    path = path_of(request)
+    return request if path is None else f"{request.partition(':')[0]}:{os.path.abspath(path)}"
+
+
 def location_of(name: str, root: Path | None) -> str | None:
     """Where a data set lies, or None where it has to be downloaded; a download that failed leaves an empty folder."""
     files = DATA.get(name).files

@@ -28,6 +28,8 @@ UNREADABLE = (
 )
 """what the decoders of damaged files raise"""
 
+EMPTY = "an empty file"
+
 
 @dataclass(frozen=True)
 class Look:
@@ -63,7 +65,12 @@ def fault(content: bytes) -> str | None:
             image.load()
         return None
     except UNREADABLE as error:
-        return str(error) or type(error).__name__
+        return reason_of(error) if content else EMPTY
+
+
+def reason_of(error: BaseException) -> str:
+    """Why an image file cannot be decoded, in the same words each time: Pillow names the place of its bytes in memory."""
+    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
 
 
 def has_image_content(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +18,7 @@ from kdzoo.seeds import generator
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.targets import is_labelled, no_targets
 from kdzoo.tasks.task import Task
+from kdzoo.text import number_of
 
 LABELLED_IMAGES = 2000
 """labelled training images that are enough to see what a network knows of them"""
@@ -48,6 +50,15 @@ class Splits:
         return replace(self, val=shorter[0], test=shorter[1], description=f"{self.description}, first {count}")
 
 
+def _too_few(images: int, classes: int, share: float) -> str:
+    """Why so many training images cannot be divided into those that train and those that validate, and how many could."""
+    enough = next(count for count in itertools.count(2 * classes + 1) if max(round(share * count), classes) < count - classes)
+    return (
+        f"val_fraction: {number_of(images, 'training image')} of {number_of(classes, 'class', 'classes')} are too few to hold out "
+        f"{share:.0%} for validation and to keep one of each class; expected at least {enough}"
+    )
+
+
 def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = None) -> Splits:
     """Limit, hold out, take the transfer set's classes, unlabel, in this order; draws are stratified by the task's `strata`, with its seed.
 
@@ -70,7 +81,7 @@ def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = Non
     if spec.val_fraction > 0 and dataset.val is None:
         count = max(round(spec.val_fraction * len(places)), classes)
         if count >= len(places) - classes:
-            raise InputError(f"val_fraction: {spec.val_fraction:g} of {len(places)} images leaves less than one training image per class")
+            raise InputError(_too_few(len(places), classes, spec.val_fraction))
         held_out = stratified(strata[places], count, spec.split_seed, "val")
         mask = torch.zeros(len(places), dtype=torch.bool)
         mask[held_out] = True

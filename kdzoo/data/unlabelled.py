@@ -17,7 +17,7 @@ from torch import Tensor
 from kdzoo.data.dataset import Array, Dataset, LazyImages, Pixels, Subset, as_lazy
 from kdzoo.data.files import IN_MEMORY_BYTES
 from kdzoo.data.known import folder_of
-from kdzoo.data.pixels import UNREADABLE, Look, decode, find_scales, look
+from kdzoo.data.pixels import UNREADABLE, Look, decode, find_scales, look, reason_of
 from kdzoo.data.preprocess import Scales, upright_rgb
 from kdzoo.data.sources import load
 from kdzoo.data.walk import Walk
@@ -127,7 +127,7 @@ def _folder(folder: Path, request: str, like: ImageFormat, *, skip_unreadable: b
                 image.load()
                 size = ImageOps.exif_transpose(image).size
         except UNREADABLE as error:
-            unreadable[path] = str(error) or type(error).__name__
+            unreadable[path] = reason_of(error)
             continue
         if not like.from_files and size != (width, height):
             other[path] = f"{size[1]}x{size[0]}"

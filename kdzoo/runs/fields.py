@@ -27,6 +27,9 @@ Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 """a fraction from 0 up to, but without, 1"""
 Count = Annotated[Integer, Field(gt=0)]
+MOST_SIDE = 4096
+"""the largest side of images in pixels: a batch of larger ones fits into no memory"""
+Side = Annotated[Count, Field(le=MOST_SIDE)]
 Means = Annotated[tuple[Number, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 Deviations = Annotated[tuple[Positive, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 ClassNumbers = Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from kdzoo.runs.fields import Count, Deviations, Integer, Means, Number, OmitDefault, Positive, Share, SparseSpec, as_tuple
+from kdzoo.runs.fields import Count, Deviations, Integer, Means, Number, OmitDefault, Positive, Share, Side, SparseSpec, as_tuple
 
 
 class Augment(SparseSpec):
@@ -24,7 +24,7 @@ class Augment(SparseSpec):
     pad: Annotated[Integer, Field(ge=0)] = 0
     padding: Literal["zero", "reflect"] = "zero"
     flip: bool = False
-    size: Count | None = None
+    size: Side | None = None
     min_area: Annotated[Number, Field(gt=0, le=1)] = 0.35
     brightness: Annotated[Number, Field(ge=0), OmitDefault()] = 0.0
     contrast: Annotated[Number, Field(ge=0), OmitDefault()] = 0.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
@@ -22,6 +22,7 @@ from kdzoo.runs.fields import (
     OmitDefault,
     Positive,
     Share,
+    Side,
     SparseSpec,
     Spec,
     as_tuple,
@@ -65,7 +66,7 @@ class NetworkSpec(SparseSpec):
     classes: Annotated[Integer, Field(ge=0)]
     start: Annotated[str, Field(pattern=r"^(random|pretrained|file:[0-9a-f]{64}|run:.+|saved:[0-9a-f]{64})$")] = "random"
     stem: Literal["standard", "small"] = "standard"
-    image_size: Count | None = None
+    image_size: Side | None = None
     norm: Annotated[Normalisation | None, OmitDefault()] = None
     weights: Annotated[str | None, OmitDefault()] = None
     code: Annotated[str | None, OmitDefault()] = None

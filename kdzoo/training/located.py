@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,11 @@ class LocatedRun:
     def read(folder: RunFolder) -> LocatedRun:
         run, about = folder.read_plan()
         return LocatedRun(run, folder, about.get("paths", {}))
+
+    def moved(self, data: str | None, data_root: str | None) -> LocatedRun:
+        """The same run with its data somewhere else, where that is given: their content is compared when they are read."""
+        places = {"data": data, "data_root": data_root}
+        return replace(self, paths={**self.paths, **{name: place for name, place in places.items() if place is not None}})
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdzoo.data.columns import learn
 from kdzoo.data.dataset import Dataset
+from kdzoo.data.known import folder_of
 from kdzoo.data.sources import load
 from kdzoo.data.split import Splits, split
 from kdzoo.data.unlabelled import ImageFormat, UnlabelledImages, load_unlabelled
@@ -44,7 +45,13 @@ def load_run_data(located: LocatedRun, image_cache: int | None = None) -> tuple[
     spec = located.run.data
     paths, size = located.paths, located.run.recipe.augment.size
     skip = bool(paths.get("skip_unreadable", False))
-    dataset = load_dataset(paths.get("data", spec.name), paths.get("data_root"), size, image_cache, skip)
+    request = str(paths.get("data", spec.name))
+    if (place := folder_of(request)) is not None and not place.is_dir():
+        raise InputError(
+            f"data: {place.absolute()}: no such folder, where the images of {located.run.id} were; `kdzoo export`, `evaluate` and `verify` "
+            "take --data folder:PATH for their new place"
+        )
+    dataset = load_dataset(request, paths.get("data_root"), size, image_cache, skip)
     if dataset.fingerprint != spec.fingerprint:
         raise InputError(
             f"data: {spec.name} has changed since {located.run.id} was planned ({spec.fingerprint} is now {dataset.fingerprint})"

@@ -35,7 +35,7 @@ def trained_backbone(outcome: Outcome, prepared: Prepared, method: str, stop: Ca
     if not (outcome.failed and stop() and located.folder.state() != "failed"):
         refuse_unfinished(outcome)
     if located.folder.state() == "done":
-        student, splits = load_student(located.folder, image_cache)
+        student, splits = load_student(located, image_cache)
         return Backbone(student, located, standing_of(located, splits), splits)
     dataset, splits = load_run_data(located, image_cache)
     standing = standing_of(located, splits)

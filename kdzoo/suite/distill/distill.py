@@ -31,6 +31,7 @@ from kdzoo.suite.distill.verdict import Verdict, conclusion, table
 from kdzoo.suite.distill.wish import FOLDER, Wish
 from kdzoo.suite.export.card import card_words, licence_lines
 from kdzoo.suite.export.export import Format, check_request, write_student
+from kdzoo.suite.export.folders import filled_folder
 from kdzoo.suite.export.int8 import Way
 from kdzoo.suite.export.qat import Teaching
 from kdzoo.suite.export.student import student_of
@@ -118,11 +119,11 @@ def deliver(wish: Wish, out: Path, trained: Trained, verdict: Verdict) -> tuple[
     if wish.format == "timm":
         return ()
     folder = out / wish.format
-    ensure_writable(folder)
     card = card_words(kept.located.folder) if verdict.cut_short is None else words
     run = trained.distilled.located.run
     teacher = Teaching(trained.teacher, run.teacher.name) if run.teacher is not None and verdict.kept == "distilled" else None
-    found = write_student(student, trained.splits, teacher, card, wish.format, folder, pixels=False, int8=wish.int8)
+    with filled_folder(folder) as place:
+        found = write_student(student, trained.splits, teacher, card, wish.format, place, pixels=False, int8=wish.int8)
     return tuple(f"{folder}: {note}" for note in found or ("written",))
 
 

@@ -20,6 +20,7 @@ from kdzoo.suite.distill.plan import planned_run
 from kdzoo.suite.distill.time_limit import OVER
 from kdzoo.suite.distill.verdict import CutShort, Verdict
 from kdzoo.suite.run.prepare import Prepared
+from kdzoo.suite.run.untrained import bind
 from kdzoo.training.checkpoint import read_checkpoint
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import input_shape, load_run_data
@@ -169,5 +170,5 @@ def _side(dataset: Dataset, located: LocatedRun) -> int:
 
 
 def located_run(prepared: Prepared, method: str) -> LocatedRun:
-    """The run of a method in its bench."""
-    return LocatedRun.read(prepared.plan.store.run(planned_run(prepared, method).run.id))
+    """The run of a method in its bench, on the images where they are now."""
+    return bind(planned_run(prepared, method), prepared.plan)

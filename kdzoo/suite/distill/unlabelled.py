@@ -20,6 +20,7 @@ from kdzoo.suite.distill.time_limit import is_over, settle_epochs
 from kdzoo.suite.distill.wish import Wish
 from kdzoo.suite.export.card import licence_lines
 from kdzoo.suite.export.export import check_request, write_student
+from kdzoo.suite.export.folders import filled_folder
 from kdzoo.suite.export.hf_format import refuse_unconfigurable
 from kdzoo.suite.report.records import read_record
 from kdzoo.suite.run.bench import run as run_bench
@@ -99,8 +100,8 @@ def deliver_backbone(wish: Wish, backbone: Backbone, likeness: Likeness) -> tupl
     if wish.format == "timm":
         return ()
     folder = wish.results / wish.format
-    ensure_writable(folder)
-    found = write(wish.format, folder)
+    with filled_folder(folder) as place:
+        found = write(wish.format, place)
     return tuple(f"{folder}: {note}" for note in found or ("written",))
 
 

@@ -72,9 +72,14 @@ class Verdict:
     cut_short: CutShort | None = None
 
     @property
+    def told_apart(self) -> bool:
+        """Whether the images show which student is better: the interval and the exact test agree on it."""
+        return self.p < LEVEL and not self.difference_low <= 0 <= self.difference_high
+
+    @property
     def kept(self) -> Literal["distilled", "alone"]:
         """Which of the two students is delivered: the distilled one, unless it is shown to be worse."""
-        return "alone" if self.difference_high < 0 else "distilled"
+        return "alone" if self.told_apart and self.difference_high < 0 else "distilled"
 
     def __str__(self) -> str:
         return "\n".join([*table(self), "", *self.notes, conclusion(self)])
@@ -125,8 +130,8 @@ def conclusion(verdict: Verdict) -> str:
     time = verdict.distilled.milliseconds[1] / verdict.teacher.milliseconds[1]
     better = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than" if f"{abs(gain):.1f}" != "0.0" else "as good as"
     between = f"95 % interval {_points(verdict.difference_low)} to {_points(verdict.difference_high)}"
-    doubt = "" if verdict.p < LEVEL or verdict.kept == "alone" else ", by which these few images do not tell the two apart"
-    kept = "" if verdict.kept == "distilled" else " By that interval it is worse, so the student trained alone is the one that is kept."
+    doubt = "" if verdict.told_apart else ", so these few images do not tell the two apart"
+    kept = "" if verdict.kept == "distilled" else " It is worse, so the student trained alone is the one that is kept."
     test = verdict.images - verdict.validation_images
     both = f"{test} test and {verdict.validation_images} validation images" if verdict.validation_images else f"{test} test images"
     early = "" if verdict.cut_short is None else f"{_cut_short_words(verdict.cut_short)} "

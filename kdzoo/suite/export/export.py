@@ -9,10 +9,10 @@ from typing import Literal, get_args
 from kdzoo.data.split import Splits
 from kdzoo.errors import InputError
 from kdzoo.models.weights import metadata_of
-from kdzoo.runs.atomic import ensure_writable
 from kdzoo.runs.seals import OWNER
 from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.export.card import card_words
+from kdzoo.suite.export.folders import filled_folder, refuse_used
 from kdzoo.suite.export.graph import require_packages
 from kdzoo.suite.export.hf_format import write_hf
 from kdzoo.suite.export.int8 import Way, int8_line
@@ -38,22 +38,24 @@ class Exported:
 
 
 def export(
-    folder: RunFolder, how: Format, out: Path, *, pixels: bool = False, int8: Way | None = None, image_cache: int | None = None
+    located: LocatedRun, how: Format, out: Path, *, pixels: bool = False, int8: Way | None = None, image_cache: int | None = None
 ) -> Exported:
-    """Write the student of a finished run in a format into a folder, and check what was written.
+    """Write the student of a finished run in a format into a new folder, and check what was written.
 
-    pixels: whether an ONNX graph takes uint8 pixels and normalises them itself. int8: how it is quantised too, after training or
-    (`qat`) with fine-tuning under the run's teacher, or under the student in float32 where the run has no network as teacher. image_cache:
-    as `folder.load_folder` takes it. Raises InputError for what cannot be exported, and WorkFailed where what was exported is
-    not the student that was trained.
+    Nothing is left where that fails. pixels: whether an ONNX graph takes uint8 pixels and normalises them itself. int8: how it is
+    quantised too, after training or (`qat`) with fine-tuning under the run's teacher, or under the student in float32 where the run has
+    no network as teacher. image_cache: as `folder.load_folder` takes it. Raises InputError for what cannot be exported and for a folder
+    with files in it, and WorkFailed where what was exported is not the student that was trained.
     """
     check_request(how, pixels=pixels, int8=int8)
-    student, splits = load_student(folder, image_cache)
+    folder = located.folder
+    refuse_used(out)
+    student, splits = load_student(located, image_cache)
     if student.embeds and int8 is not None:
         raise InputError(f"{folder.id}: --int8 is judged by the classes that a student names, and a backbone has none; leave it out")
-    ensure_writable(out)
-    teacher = teacher_of(folder, student) if int8 == "qat" else None
-    notes = write_student(student, splits, teacher, card_words(folder), how, out, pixels=pixels, int8=int8)
+    teacher = teacher_of(located, student) if int8 == "qat" else None
+    with filled_folder(out) as place:
+        notes = write_student(student, splits, teacher, card_words(folder), how, place, pixels=pixels, int8=int8)
     return Exported(out, folder.id, notes)
 
 
@@ -74,9 +76,8 @@ def write_student(
     return ()
 
 
-def teacher_of(folder: RunFolder, student: Student) -> Teaching | None:
+def teacher_of(located: LocatedRun, student: Student) -> Teaching | None:
     """The network that taught a run's student; None where there is none on disk. Raises InputError where its weights have moved."""
-    located = LocatedRun.read(folder)
     spec = located.run.teacher
     if spec is None or spec.start.startswith("saved:") or spec.name.startswith("module:"):
         return None

@@ -57,13 +57,13 @@ class Student:
         return body
 
 
-def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Student, Splits]:
+def load_student(located: LocatedRun, image_cache: int | None = None) -> tuple[Student, Splits]:
     """The student of a finished run, and the images of its data (`read_student`).
 
     Raises InputError too for one that no export can hold, which reads image files and names one class or gives one embedding.
     """
-    student, splits = read_student(folder, image_cache)
-    dataset = student.dataset
+    student, splits = read_student(located, image_cache)
+    folder, dataset = located.folder, student.dataset
     if dataset.holds_maps or dataset.holds_texts or dataset.task.several:
         of_samples = f"{dataset.samples_in_words}, which no image file holds"
         what = of_samples if dataset.holds_maps or dataset.holds_texts else f"several columns of targets, {dataset.task.name}"
@@ -73,13 +73,14 @@ def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
     return student, splits
 
 
-def read_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Student, Splits]:
+def read_student(located: LocatedRun, image_cache: int | None = None) -> tuple[Student, Splits]:
     """The student of a finished run, and the images of its data.
 
     image_cache: as `folder.load_folder` takes it.
     Raises InputError for a run that is not done, whose weights were not kept, or whose network exists in one process of
     Python alone.
     """
+    folder = located.folder
     state = folder.state()
     if state != "done":
         raise InputError(f"{folder.id}: not finished ({state}): `kdzoo run {shlex.quote(str(folder.path))}` trains it")
@@ -89,7 +90,6 @@ def read_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
             f"{folder.student}: no such file; the weights of this run are not kept here. To train it again, which keeps them: "
             f"rm {again}/result.json; kdzoo run {again}"
         )
-    located = LocatedRun.read(folder)
     if located.run.student.name.startswith("module:"):
         name = located.run.student.name
         raise InputError(f"{folder.id}: its student is a module given from Python ({name}), which no other process can build")

@@ -9,12 +9,13 @@ from typing import Any
 
 from kdzoo.data.columns import learn, task_for
 from kdzoo.data.dataset import Dataset
-from kdzoo.data.known import has_labels
+from kdzoo.data.known import folder_of, has_labels
 from kdzoo.data.report import data_record, transfer_record
 from kdzoo.data.split import split
 from kdzoo.data.transfer import class_numbers
 from kdzoo.data.unlabelled import ImageFormat, UnlabelledImages, refuse_test_images
 from kdzoo.errors import InputError, collect_problems
+from kdzoo.runs.fields import MOST_SIDE
 from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.recipe_files import RecipeFile
@@ -44,7 +45,7 @@ def image_size(protocol: RecipeFile | None, changes: Mapping[str, Any]) -> int |
     """The side that folders are decoded for; a size that is none is the recipe's fault, and reported as that."""
     own = protocol.recipe.get("augment", {}).get("size") if protocol is not None else None
     size = changes.get("recipe.augment.size", own)
-    return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
+    return size if isinstance(size, int) and not isinstance(size, bool) and 0 < size <= MOST_SIDE else None
 
 
 def read_images(config: BenchConfig, side: int | None) -> Dataset:
@@ -57,6 +58,17 @@ def read_images(config: BenchConfig, side: int | None) -> Dataset:
     if not has_labels(config.data):
         raise InputError(f"data: {config.data} has no labels; --task features distils embeddings without any")
     return learn(dataset, task_for(dataset, config.columns))
+
+
+def results_among_images(config: BenchConfig) -> list[str]:
+    """Why a bench may not be kept where it is asked to be: within a folder of its images, where it would be taken for a class of them."""
+    place = Path(config.results).absolute().resolve()
+    folders = {request: folder_of(request) for request in (config.data, config.transfer_data) if request is not None}
+    return [
+        f"results: {config.results} lies in the folder of the images, {folder}, and would be read as a class of them; name a folder outside"
+        for folder in folders.values()
+        if folder is not None and place.is_relative_to(folder.absolute().resolve())
+    ]
 
 
 def plan_data(config: BenchConfig, protocol: RecipeFile, dataset: Dataset, side: int | None, problems: list[str]) -> BenchData:

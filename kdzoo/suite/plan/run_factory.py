@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -14,6 +15,7 @@ import torch
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.columns import learn, learned_columns, task_for
 from kdzoo.data.dataset import Dataset
+from kdzoo.data.known import absolute
 from kdzoo.data.report import taught_images
 from kdzoo.data.split import labelled_subset, split
 from kdzoo.errors import InputError, raise_if_any
@@ -215,10 +217,10 @@ class RunFactory:
     ) -> dict[str, Any]:
         """What is recorded beside a run. trained: the run that trains its teacher first."""
         where = {
-            "data": self.config.data,
-            "data_root": self.config.data_root,
+            "data": absolute(self.config.data),
+            "data_root": None if self.config.data_root is None else os.path.abspath(os.path.expanduser(self.config.data_root)),
             "skip_unreadable": self.config.skip_unreadable or None,
-            "transfer_data": self.config.transfer_data if run.data.transfer is not None else None,
+            "transfer_data": absolute(self.config.transfer_data) if self.config.transfer_data and run.data.transfer is not None else None,
             **paths,
         }
         places = {key: value for key, value in where.items() if value is not None}

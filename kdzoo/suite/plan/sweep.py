@@ -13,7 +13,7 @@ from kdzoo.data.dataset import Dataset
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.licences import recorded, refusals
 from kdzoo.runs.spec import ObjectiveSpec
-from kdzoo.suite.plan.bench_data import BenchData, image_size, plan_data, read_images
+from kdzoo.suite.plan.bench_data import BenchData, image_size, plan_data, read_images, results_among_images
 from kdzoo.suite.plan.changes import below, read_changes
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.edition import misfits_here
@@ -44,6 +44,8 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     modules = modules or Modules()
     problems: list[str] = []
     requests = read_requests(config, problems)
+    if faults := results_among_images(config):  # such a folder is not read, since a class without images in it may be an earlier bench
+        raise InputError(*problems, *faults)
     changes = read_changes(config, problems)
     protocol, images = _read_files(config, changes, problems)
     pairs = read_pairs(config, problems)  # where the data are wrong it does not ask for a pair, which a data set may have
