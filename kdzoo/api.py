@@ -22,6 +22,7 @@ from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import quick as quick_options
+from kdzoo.suite.plan.layers import refuse_published
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.requests import parse_request
@@ -152,6 +153,7 @@ def bench(
     if modules.by_name:  # trained in this process, whose threads are the caller's to say
         given.setdefault("threads", torch.get_num_threads())
     file = Path(config) if config else None
+    refuse_published(given, file)
     asked = configure(quick_options(given, file) if quick else given, file, modules)
     if asked.searches is not None:
         outcomes = [_train(one, modules, retry_failed, command) for one in plan_searches(asked)]

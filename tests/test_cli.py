@@ -21,7 +21,9 @@ from PIL import Image
 from processes import members_of_group, running_in, started
 from warm_python import WarmPopen
 
+import kdzoo as zoo
 from kdzoo.cli.app import app
+from kdzoo.errors import InputError
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.version import VERSION
@@ -86,6 +88,20 @@ def test_help_fills_its_lines_and_names_defaults(kdzoo, monkeypatch):
     assert "The student alone and plain Hinton KD are always among the runs." in " ".join(said.split())
     assert "[default: results]" in said
     assert "  kdzoo bench --methods crd --grid" in said
+
+
+def test_no_bench_is_added_to_the_published_ones_unless_their_folder_is_named(kdzoo, place):
+    (place / "results").mkdir()
+    (place / "results" / ".published").touch()
+    refused = kdzoo("bench", "--quick", "--dry-run")
+    assert refused.status == 2
+    assert "give --results my-results for your own runs, or --results results to add to those" in refused.err
+    assert (RESULTS / ".published").is_file(), "this checkout's own are marked"
+    with pytest.raises(InputError, match="holds the benches that kdzoo publishes"):
+        zoo.bench(quick=True)
+    assert kdzoo("bench", "--quick", "--dry-run", "--results", "results").status == 0
+    (place / "own.yaml").write_text("results: results\n")
+    assert kdzoo("bench", "--quick", "--dry-run", "--config", "own.yaml").status == 0
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in (["data"], ["teachers"])], ids=" ".join)

@@ -150,6 +150,7 @@ def furnished(place: Path, hub: Path, teachers: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("KDZOO_DATA", str(place / "sets"))
     torch.manual_seed(1)
     torch.save(timm.create_model("resnet50").state_dict(), place / "my_resnet50.pth")
+    (place / "my_weights.pth").hardlink_to(place / "my_resnet50.pth")
     save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), place / "tf_efficientnet_lite0.safetensors")
     for name in ("joined.safetensors", "names.npz"):
         shutil.copy(teachers / name, place / name)

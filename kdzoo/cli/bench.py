@@ -17,6 +17,7 @@ from kdzoo.cli.training import configure_bench, print_lines, report_failures, tr
 from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import quick as quick_options
+from kdzoo.suite.plan.layers import refuse_published
 from kdzoo.text import number_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def bench(
       kdzoo bench --plugin my_loss.py --methods hinton,my_loss --quick
     """
     options = read_options(keys, small_stem=small_stem)
+    refuse_published(options, config)
     configuration = configure_bench(quick_options(options, config) if quick else options, config)
     if configuration.searches is not None:
         return train_searches(configuration, command=kept_command(ctx.obj or ""), retry_failed=retry_failed, dry_run=dry_run)

@@ -140,7 +140,7 @@ def create_model(architecture: TextArchitecture, classes: int) -> nn.Module:
         with _without_notices():
             return _create_model(architecture, classes)
     except ImportError as error:
-        raise InputError(f"network {architecture.name}: needs transformers: pip install 'kdzoo[text]' ({error})") from error
+        raise InputError(f"network {architecture.name}: needs transformers: pip install transformers ({error})") from error
 
 
 def _create_model(architecture: TextArchitecture, classes: int) -> nn.Module:

@@ -48,7 +48,7 @@ def wandb_settings(option: str | None, environ: Mapping[str, str]) -> WandbSetti
     if mode is None:
         return None
     if option is not None and importlib.util.find_spec("wandb") is None:
-        raise InputError("wandb: asked for, but not installed; pip install 'kdzoo[wandb]'")
+        raise InputError("wandb: asked for, but not installed; pip install wandb")
     if mode == "online" and not _has_key(environ):
         mode = "offline"
         note = "wandb: no API key (WANDB_API_KEY or ~/.netrc), so it writes offline; `wandb sync` sends that later"

@@ -85,7 +85,7 @@ def require_packages() -> None:
     """Raise InputError that names the packages for ONNX which are not installed."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        raise InputError(f"format: onnx needs {', '.join(missing)}: pip install 'kdzoo[export]'")
+        raise InputError(f"format: onnx needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def write_graph(path: Path, student: Student, reading: Reading, metadata: Mapping[str, str], *, pixels: bool) -> int:

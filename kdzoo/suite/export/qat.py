@@ -36,7 +36,7 @@ LR_SHARE = 0.1
 def require_torchao() -> None:
     """Raise InputError where torchao is not installed."""
     if find_spec("torchao") is None:
-        raise InputError("int8: qat needs torchao: pip install 'kdzoo[qat]'")
+        raise InputError("int8: qat needs torchao: pip install torchao")
 
 
 @dataclass(frozen=True)

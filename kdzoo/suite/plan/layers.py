@@ -17,6 +17,8 @@ from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.yaml_files import read_yaml, shipped_files
 
+PUBLISHED = ".published"
+"""the file that marks the folder of the published benches"""
 AXES = frozenset({"temperatures", "alphas", "weights", "doses", "grid", "tune"})
 """the keys that say which settings are tried: any of them replaces a default's"""
 
@@ -46,6 +48,20 @@ def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
     if problems:
         raise ConfigError(problems, config)
     return config
+
+
+def refuse_published(options: Mapping[str, Any], file: Path | None) -> None:
+    """Raise InputError where a bench would be added, unasked, to those that a checkout of kdzoo publishes.
+
+    They are marked by a file in the default results folder; whoever names a folder means it.
+    """
+    default = BenchConfig.model_fields["results"].default
+    if "results" in options or (file is not None and "results" in read_yaml(file)) or not (Path(default) / PUBLISHED).is_file():
+        return
+    raise InputError(
+        f"results: {default}/ in this folder holds the benches that kdzoo publishes; give --results my-results for your own runs, or "
+        f"--results {default} to add to those"
+    )
 
 
 def default_layers(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def create(setup: LauncherSetup) -> Shared:
     try:
         import ray  # noqa: F401
     except ImportError as error:
-        raise InputError("launcher ray: Ray is not installed; pip install 'kdzoo[ray]'") from error
+        raise InputError("launcher ray: Ray is not installed; pip install 'ray[default]'") from error
     if unknown := sorted(set(setup.options) - set(OPTIONS)):
         raise InputError(f"launcher_option: unknown {', '.join(unknown)}; known: {', '.join(OPTIONS)}")
     return Shared(setup, Ray(setup))

@@ -126,7 +126,7 @@ def create(setup: LauncherSetup) -> Shared:
     try:
         import submitit  # noqa: F401
     except ImportError:
-        problems.append("launcher slurm: submitit is not installed; pip install 'kdzoo[slurm]'")
+        problems.append("launcher slurm: submitit is not installed; pip install submitit")
     if problems:
         raise InputError(*problems)
     return Shared(setup, Slurm(setup))
