@@ -1,0 +1,89 @@
+"""What a row costs that can be trusted: core-hours until its detectable difference to tuned plain KD is at most 0.35 points.
+
+    python benchmarks/trusted_row.py results/timm results/zoo_16
+
+From each table's own error model: a row's error falls with the root of its number of seeds, and its degrees of freedom grow with
+them. Beside the seeds a row pays for the settings among which it was chosen, each on the seeds of the sweep. Hours are those of runs
+trained alone, by the probe of each; plain KD needs the same seeds, once for all rows of a table, and so does the student alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy.special import stdtrit
+
+from kdzoo.suite.plan.config import KD, NONE
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.blocks import TEACHER, Block, Standing, position_of
+from kdzoo.suite.report.comparisons import comparisons
+from kdzoo.suite.study.race_table import TRUSTED
+
+MOST_SEEDS = 10_000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method's row takes: seeds of the chosen setting, and the hours of these and of the settings that were tried."""
+
+    method: str
+    seeds: int
+    hours: float
+    search_hours: float
+
+
+def seeds_needed(error: float, freedom: float, seeds: int) -> int:
+    """How many seeds bring the detectable difference down to TRUSTED, where `seeds` of them have this error and these degrees."""
+    one = error * math.sqrt(seeds)
+    for count in itertools.count(2):
+        degrees = freedom * (count - 1) / (seeds - 1)
+        if (stdtrit(degrees, 0.975) + stdtrit(degrees, 0.8)) * one / math.sqrt(count) <= TRUSTED or count >= MOST_SEEDS:
+            return count
+    raise AssertionError("counting ends by itself")
+
+
+def costs_of(block: Block) -> Iterator[Cost]:
+    """Every row of a table but the controls and those whose error is not known."""
+    tested = comparisons(block, KD)
+    for standing in block.standings:
+        if (
+            standing.record.method in (KD, NONE, TEACHER)
+            or (at := position_of(tested.standings, standing)) is None
+            or tested.contrast is None
+        ):
+            continue
+        error, freedom, seeds = float(tested.contrast.error[at]), float(tested.contrast.freedom[at]), len(standing.done)
+        if math.isfinite(error) and math.isfinite(freedom) and seeds > 1:
+            needed, run = seeds_needed(error, freedom, seeds), hours_of(standing)
+            yield Cost(standing.record.method, needed, needed * run, standing.tried * seeds * run)
+
+
+def hours_of(standing: Standing) -> float:
+    """Hours of a run alone, by its probe."""
+    return statistics.mean(record.result["cost"]["train_seconds"] for record in standing.done if record.result is not None) / 3600
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benches", nargs="+", type=Path)
+    print("| table | method | seeds | core-hours of these seeds | and of the search |\n| --- | --- | ---: | ---: | ---: |")
+    for folder in parser.parse_args().benches:
+        for block in read_bench(folder).blocks:
+            rows = sorted(costs_of(block), key=lambda cost: cost.hours)
+            for cost in rows:
+                print(f"| {folder.name} | {cost.method} | {cost.seeds} | {cost.hours:.1f} | {cost.search_hours:.1f} |")
+            if rows:
+                middle = statistics.median(cost.hours + cost.search_hours for cost in rows)
+                print(
+                    f"| {folder.name} | median of {len(rows)} rows | {statistics.median(c.seeds for c in rows):g} | {middle:.1f} with it | |"
+                )
+
+
+if __name__ == "__main__":
+    main()
