@@ -11,7 +11,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ from kdzoo.cli.output import print_message
 from kdzoo.cli.streams import make_streams_durable
 from kdzoo.cli.verbs import Verbs
 from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed, add_clause, problems_of
+from kdzoo.suite.run.torchrun import Place, place_of
 from kdzoo.text import first_line
 from kdzoo.version import VERSION
 
@@ -74,8 +75,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and leave with its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     make_streams_durable()
+    if (place := place_of(os.environ)) is not None:
+        _take_place(place, words)
     status = status_of([word for word in words if word != DEBUG] or ["--help"], debug=DEBUG in words)
     sys.stdout.flush()
+    sys.exit(status)
+
+
+def _take_place(place: Place, words: Sequence[str]) -> NoReturn:
+    """Leave with the status of a command line that torchrun has started several times: the first runs it, the others train with it."""
+    from kdzoo.suite.run.launchers.gpus import see_own_gpu
+
+    see_own_gpu(place.local_rank, os.environ)  # before torch counts them
+    from kdzoo.suite.run.follower import follow_leader, ignore_signals
+    from kdzoo.suite.run.followers import dismiss, join_torchrun, of_torchrun
+
+    if place.rank:
+        ignore_signals()
+    join_torchrun()
+    if place.rank:
+        follow_leader(of_torchrun())
+        sys.exit(DONE)
+    status = status_of([word for word in words if word != DEBUG] or ["--help"], debug=DEBUG in words)
+    sys.stdout.flush()
+    dismiss()
     sys.exit(status)
 
 

@@ -29,9 +29,10 @@ from kdzoo.runs.loggers import Logger
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import global_stream
+from kdzoo.text import first_line
 from kdzoo.training.dot import DOT
 from kdzoo.training.optim import SkippedSteps, learning_rate, moving_average, optimizer
-from kdzoo.training.processes import Processes
+from kdzoo.training.processes import Processes, ProcessesBroken, is_of_group
 from kdzoo.training.regularise import learning_networks, limit_norms, limited_weights, set_dropout
 from kdzoo.training.tally import Tally
 
@@ -148,7 +149,9 @@ class Member:
                 put_back(before)
                 raise
             guard.refuse(f"the network of {self.run.id}, or the backward of its loss,", put_back(before))
-        except (Exception, SystemExit):
+        except (Exception, SystemExit) as error:
+            if is_of_group(error):
+                raise ProcessesBroken(f"{self.run.id}: another process that trains it is gone ({first_line(error)})") from error
             self.fail()
 
     def fail(self) -> None:

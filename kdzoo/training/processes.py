@@ -30,6 +30,15 @@ class ProcessesBroken(KdzooError):
     """One of the processes that train together has failed, and with it all of them; the runs have their last checkpoints."""
 
 
+LOST = ("/gloo/", "NCCL")
+"""in the texts of errors that say that another process is gone: torch has no class of its own for gloo's"""
+
+
+def is_of_group(error: BaseException) -> bool:
+    """Whether an exception says that the processes no longer reach each other, which is no fault of a run's."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in LOST))
+
+
 @dataclass(frozen=True)
 class Processes:
     """All processes of a cohort as one of them sees them.

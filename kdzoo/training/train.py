@@ -25,7 +25,7 @@ from kdzoo.training.checkpoint import refuse_nonfinite_weights, write_checkpoint
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.finish import close_epoch, finish, pause, skipped_steps
 from kdzoo.training.member import Member
-from kdzoo.training.processes import ProcessesBroken
+from kdzoo.training.processes import ProcessesBroken, is_of_group
 
 FLUSH_STEPS = 50
 """steps from one look for a NaN or infinite loss to the next; in between nothing is copied from the device"""
@@ -183,11 +183,13 @@ def attempt(cohort: Cohort, member: Member, act: Callable[[], None]) -> None:
     """Run `act`, which concerns one member; an exception fails that member alone, unless it is about what all of them need."""
     try:
         act()
-    except (StoreError, InputError):
+    except (StoreError, InputError, ProcessesBroken):
         raise
     except (Exception, SystemExit) as error:  # kept with its traceback, as in `Member.apart`
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise StoreError(f"cannot write below {member.folder.path}: {error.strerror}") from error
+        if is_of_group(error):
+            raise ProcessesBroken(f"{member.run.id}: another process that trains it is gone") from error
         member.fail()
     refuse_to_go_on_alone(cohort, member)
 

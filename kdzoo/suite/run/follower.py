@@ -31,15 +31,23 @@ PATIENCE_AFTER_LEADER = 2.0
 
 
 def main() -> None:
-    """Train what the leader says, until it is gone. Arguments: rank, number of processes, rendezvous, device, plugins."""
-    rank, count, rendezvous, device, *plugins = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who ends is the leader's to say
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR2"):
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    """Train what the leader says, until it is gone. Arguments: rank, number of processes, rendezvous, device."""
+    rank, count, rendezvous, device = sys.argv[1:]
+    ignore_signals()
     threading.Thread(target=_end_with_leader, args=(Path(rendezvous),), daemon=True).start()
-    load_plugins(plugins)
-    processes, state = join_processes(int(rank), int(count), Path(rendezvous), device), WorkerState()
+    follow_leader(join_processes(int(rank), int(count), Path(rendezvous), device))
+
+
+def ignore_signals() -> None:
+    """Leave it to the leader to say when training ends."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def follow_leader(processes: Processes) -> None:
+    """Train cohort after cohort with the leader, until it says that there are no more; ends this process where one fails."""
+    state = WorkerState()
     try:
         while (task := share_task(None, processes)) is not None:
             with contextlib.suppress(Stopped):
@@ -51,6 +59,7 @@ def main() -> None:
 
 def follow(task: FollowerTask, state: WorkerState, processes: Processes) -> None:
     """Train a cohort with the leader; nothing is told or written here."""
+    load_plugins(task.plugins)
     torch.set_num_threads(task.options.threads)
     execution = Placement(task.options)
     located_runs = [LocatedRun.read(task.store.run(run_id)) for run_id in task.ids]

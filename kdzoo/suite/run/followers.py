@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,12 +39,16 @@ PATIENCE = timedelta(days=30)
 
 @dataclass(frozen=True)
 class FollowerTask:
-    """A cohort to train together: the runs by id in their store, and the states (bytes of torch.save) in which they begin."""
+    """A cohort to train together: the runs by id in their store, and the states (bytes of torch.save) in which they begin.
+
+    plugins: the files that register what the runs name.
+    """
 
     store: Store
     ids: tuple[str, ...]
     options: WorkerOptions
     states: bytes
+    plugins: tuple[str, ...] = ()
 
 
 def join_processes(rank: int, count: int, rendezvous: Path, device: str) -> Processes:
@@ -53,6 +58,22 @@ def join_processes(rank: int, count: int, rendezvous: Path, device: str) -> Proc
     control: ProcessGroup = dist.new_group(backend="gloo", timeout=PATIENCE)
     dist.barrier(group=control)  # whoever is last still reads the file of the rendezvous, which then is removed
     return Processes(Shard(rank, count), control)
+
+
+def join_torchrun() -> None:
+    """Join the processes that torchrun has started; returns when all are there."""
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+
+
+def of_torchrun() -> Processes:
+    """The processes that have joined, which agree by tensors on the CPU, so over gloo."""
+    return Processes(Shard(dist.get_rank(), dist.get_world_size()), dist.group.WORLD)
+
+
+def dismiss() -> None:
+    """Tell the followers that torchrun has started, and that wait for a cohort, that there are no more."""
+    share_task(None, of_torchrun())
+    dist.destroy_process_group()
 
 
 def leave(rendezvous: Path) -> None:
@@ -67,19 +88,50 @@ def share_task(task: FollowerTask | None, processes: Processes) -> FollowerTask 
     return tasks[0]  # type: ignore[no-any-return]
 
 
+def hand_over(cohort: Cohort, store: Store, options: WorkerOptions, plugins: Sequence[str], processes: Processes) -> None:
+    """Have the others train a cohort with this process from where it stands."""
+    buffer = io.BytesIO()
+    torch.save([state_of(member) for member in cohort.members], buffer)
+    ids = tuple(member.run.id for member in cohort.members)
+    share_task(FollowerTask(store, ids, options, buffer.getvalue(), tuple(plugins)), processes)
+    cohort.share(processes)
+
+
+class StartedElsewhere:
+    """Followers that torchrun has started with this process. It ends them all where one ends, and is the one to start them again."""
+
+    def __init__(self, plugins: Sequence[str]) -> None:
+        self.processes, self._plugins = of_torchrun(), plugins
+
+    def begin(self, cohort: Cohort, store: Store, options: WorkerOptions) -> None:
+        """Have the followers train a cohort with this process from where it stands."""
+        hand_over(cohort, store, options, self._plugins, self.processes)
+
+    def close(self) -> None:
+        """End this process, since the followers wait in the middle of a step; torchrun then ends them."""
+        traceback.print_exc()
+        print(
+            "the processes that train together end with this one; the same command resumes from the checkpoints",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(PROCESSES_BROKEN)
+
+
 class Followers:
     """The followers of this worker. A follower that ends while it is needed ends the worker too, with PROCESSES_BROKEN."""
 
     def __init__(self, count: int, device: str, plugins: Sequence[str]) -> None:
         """count: of all processes, this one included, which then is the first of them."""
         self._closing = False
+        self._plugins = plugins
         gpus = os.environ.get(VISIBLE, "").split(",")
         with tempfile.TemporaryDirectory(prefix="kdzoo-processes-") as folder:
             self._rendezvous = rendezvous = Path(folder) / "rendezvous"
             command = [sys.executable, "-m", "kdzoo.suite.run.follower"]
             self._started = [
                 subprocess.Popen(
-                    [*command, str(rank), str(count), str(rendezvous), device, *plugins],
+                    [*command, str(rank), str(count), str(rendezvous), device],
                     stdin=subprocess.PIPE,
                     env={**os.environ, **({VISIBLE: gpus[rank]} if rank < len(gpus) and gpus[rank] else {})},
                 )
@@ -91,11 +143,7 @@ class Followers:
 
     def begin(self, cohort: Cohort, store: Store, options: WorkerOptions) -> None:
         """Have the followers train a cohort with this process from where it stands."""
-        buffer = io.BytesIO()
-        torch.save([state_of(member) for member in cohort.members], buffer)
-        ids = tuple(member.run.id for member in cohort.members)
-        share_task(FollowerTask(store, ids, options, buffer.getvalue()), self.processes)
-        cohort.share(self.processes)
+        hand_over(cohort, store, options, self._plugins, self.processes)
 
     def close(self) -> None:
         """End the followers, whatever they are doing."""

@@ -29,6 +29,7 @@ from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.memory import COHORT_SHARE, note_of_memory
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.sharing import problems_of_sharing
+from kdzoo.suite.run.torchrun import place_of
 from kdzoo.suite.run.untrained import Untrained
 from kdzoo.training.located import Modules
 from kdzoo.training.run_data import load_dataset, load_transfer_images
@@ -119,11 +120,14 @@ def processes(config: BenchConfig, device: str, plan: Plan, gpus: int = 0) -> tu
 
     On a CPU one thread in each of as many processes as there are cores, unless there are fewer cohorts than that, or the
     environment's OMP_NUM_THREADS says how many threads a process has. With several GPUs one process for each of them,
-    unless there are fewer cohorts. Where several processes train each run, as many fewer workers.
+    unless there are fewer cohorts. Where several processes train each run, as many fewer workers. Under torchrun this process alone,
+    with one thread, as torchrun has it.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cohorts = len(groups_in_lockstep(plan.students))
     each = config.processes_per_run
+    if place_of(os.environ) is not None:
+        return 1, config.threads or environments_threads() or 1
     count = config.jobs or min(max((cores if device == "cpu" else gpus) // each, 1), max(cohorts, 1))
     return count, config.threads or environments_threads() or max(1, cores // (count * each))
 

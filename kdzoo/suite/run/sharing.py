@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 
 from kdzoo.errors import InputError
 from kdzoo.runs.options import ExecutionSpec
 from kdzoo.runs.spec import Run
+from kdzoo.suite.run.torchrun import Place, place_of
 
 
 def problems_of_sharing(options: ExecutionSpec, device: str | None, gpus: int) -> Iterator[str]:
     """Why runs cannot be trained by so many processes with these options, a sentence each. gpus: those that a worker may take."""
-    count = options.processes_per_run
+    count, place = options.processes_per_run, place_of(os.environ)
+    if place is not None:
+        yield from _problems_of_torchrun(options, place)
     if count == 1:
         return
     if options.launcher == "here":
@@ -21,8 +25,21 @@ def problems_of_sharing(options: ExecutionSpec, device: str | None, gpus: int) -
             yield f"{name}: cannot be combined with processes_per_run; leave one of them out"
     if device is not None and device.startswith("cuda:"):
         yield f"processes_per_run: expected device cuda, of which each process takes its own, got {device}"
-    if device == "cuda" and gpus < count and options.launcher in (None, "local"):
+    if device == "cuda" and gpus < count and options.launcher in (None, "local") and place is None:
         yield f"processes_per_run: expected at most {gpus}, the number of GPUs, got {count}"
+
+
+def _problems_of_torchrun(options: ExecutionSpec, place: Place) -> Iterator[str]:
+    """Why the processes that torchrun has started cannot train with these options."""
+    if options.processes_per_run != place.count:
+        yield (
+            f"processes_per_run: torchrun has started {place.count} processes; give --processes-per-run {place.count}, "
+            f"got {options.processes_per_run}"
+        )
+    if options.launcher is not None:
+        yield f"launcher: {options.launcher} would start processes of its own; leave it out, since torchrun has started them"
+    if options.jobs not in (None, 1):
+        yield f"jobs: expected 1, since all processes train the same run, got {options.jobs}"
 
 
 def refuse_sharing(run: Run, samples: int, processes: int) -> None:

@@ -30,7 +30,7 @@ from kdzoo.training.cohort import Cohort
 from kdzoo.training.cost import with_pretrain_stage
 from kdzoo.training.located import LocatedRun
 from kdzoo.training.member import Member
-from kdzoo.training.processes import ProcessesBroken
+from kdzoo.training.processes import ProcessesBroken, is_of_group
 from kdzoo.training.run_student import build_member
 from kdzoo.training.train import UNITS_AN_EPOCH, Stopped, fit
 
@@ -220,9 +220,11 @@ def shared(cohort: Cohort, store: Store, options: WorkerOptions, state: WorkerSt
         yield
     except Stopped:
         raise
-    except BaseException:
+    except BaseException as error:
         state.followers.close()
         state.followers = None
+        if is_of_group(error):
+            raise ProcessesBroken("another process that trains these runs is gone") from error
         raise
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from kdzoo.contract.registry import Registry
 from kdzoo.suite.run.launchers.launcher import Launcher, LauncherSetup
+from kdzoo.suite.run.torchrun import place_of
 
 __all__ = ["LAUNCHERS", "LauncherSetup", "create_launcher"]
 
@@ -24,6 +25,13 @@ def _here(setup: LauncherSetup) -> Launcher:
     from kdzoo.suite.run.launchers.here import Here
 
     return Here(setup.modules)
+
+
+def _torchrun(setup: LauncherSetup) -> Launcher:
+    from kdzoo.suite.run.followers import StartedElsewhere
+    from kdzoo.suite.run.launchers.here import Here
+
+    return Here(setup.modules, StartedElsewhere(setup.plugins))
 
 
 def _print(setup: LauncherSetup) -> Launcher:
@@ -45,10 +53,15 @@ def _ray(setup: LauncherSetup) -> Launcher:
 
 
 LAUNCHERS: Registry[Callable[[LauncherSetup], Launcher]] = Registry(
-    "launcher", {"local": _local, "here": _here, "print": _print, "slurm": _slurm, "ray": _ray}
+    "launcher", {"local": _local, "here": _here, "torchrun": _torchrun, "print": _print, "slurm": _slurm, "ray": _ray}
 )
 
 
 def create_launcher(setup: LauncherSetup, name: str | None = None) -> Launcher:
-    """The launcher of a name; of KDZOO_LAUNCHER, or else `local`, where none is given. Raises InputError for an unknown name."""
+    """The launcher of a name; of KDZOO_LAUNCHER, or else `local`, where none is given. Raises InputError for an unknown name.
+
+    In a process that torchrun has started it is `torchrun`.
+    """
+    if place_of(os.environ) is not None:
+        return LAUNCHERS.get("torchrun")(setup)
     return LAUNCHERS.get(name or os.environ.get(CHOICE) or "local")(setup)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -24,3 +24,13 @@ def first_gpu(device: str, environment: Mapping[str, str]) -> tuple[str, ...]:
 def environment_of(worker: int, gpus: Sequence[str], each: int = 1) -> dict[str, str]:
     """What the environment of a worker adds: the GPUs that it sees, as many as it has processes (`each`), taken in turn."""
     return {VISIBLE: ",".join(gpus[(worker * each + number) % len(gpus)] for number in range(each))} if gpus else {}
+
+
+def see_own_gpu(local_rank: int, environment: MutableMapping[str, str]) -> None:
+    """Let this process see one GPU alone, that of its rank on the machine; called before torch counts them."""
+    visible = environment.get(VISIBLE)
+    names = None if visible is None else [name.strip() for name in visible.split(",") if name.strip()]
+    if names is None:
+        environment[VISIBLE] = str(local_rank)
+    elif local_rank < len(names):
+        environment[VISIBLE] = names[local_rank]

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 
 from kdzoo.runs.events import JobEnded
+from kdzoo.suite.run.followers import StartedElsewhere
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers.launcher import EmitOfJob
 from kdzoo.suite.run.work import work
@@ -22,10 +23,13 @@ POLL_SECONDS = 0.2
 
 
 class Here:
-    """Computes jobs in this process, whose number of threads is afterwards as it was."""
+    """Computes jobs in this process, whose number of threads is afterwards as it was.
 
-    def __init__(self, modules: Modules | None = None) -> None:
-        self._state = WorkerState(modules or Modules())
+    followers: processes that train with it, where something else has started them.
+    """
+
+    def __init__(self, modules: Modules | None = None, followers: StartedElsewhere | None = None) -> None:
+        self._state = WorkerState(modules or Modules(), followers=followers)
 
     def run(self, queue: JobQueue, emit: EmitOfJob, stop: Callable[[], bool]) -> None:
         threads = torch.get_num_threads()
