@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -222,13 +223,20 @@ class Store:
     folder: Path
     fence: Fence | None = field(default=None, compare=False)
 
+    @cached_property
+    def place(self) -> Path:
+        """The folder of the runs."""
+        return self.folder / "runs"
+
     def run(self, run_id: str) -> RunFolder:
-        return RunFolder(self.folder / "runs" / run_id, self.fence)
+        return RunFolder(self.place / run_id, self.fence)
 
     def ids(self) -> list[str]:
         """The ids of all run folders, in order."""
-        runs = self.folder / "runs"
-        return sorted(entry.name for entry in runs.iterdir() if entry.is_dir()) if runs.is_dir() else []
+        if not self.place.is_dir():
+            return []
+        with os.scandir(self.place) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
 
 
 def teacher_store() -> Store:

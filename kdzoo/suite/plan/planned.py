@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,6 @@ class Plan:
     unmeasured: tuple[PlannedRun, ...] = ()
     """what has to be measured before provisional runs have their weights (`kdzoo.training.doses`), each once"""
 
-    @property
+    @cached_property
     def store(self) -> Store:
         return Store(self.folder)
