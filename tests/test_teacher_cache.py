@@ -32,6 +32,7 @@ from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.teachers.answers import forward_block
 from kdzoo.teachers.cache import TeacherCache
 from kdzoo.teachers.columns import Column
+from kdzoo.teachers.disk import size_text
 from kdzoo.teachers.open_cache import open_cache
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.located import LocatedRun, Modules
@@ -435,3 +436,10 @@ def test_a_run_that_fails_leaves_the_cache_to_its_neighbours(tmp_path):
     fit(ready, emit=lambda _: None, stop=lambda: False)
     assert [member.failure is None for member in ready.members] == [False, True]
     assert kept.hits + int(kept.known.sum()) >= kept.lookups
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0.0 kB"), (700, "0.7 kB"), (1024**2 - 1, "1024.0 kB"), (5 * 1024**2, "5.0 MB"), (3 * 1024**3, "3.0 GB")]
+)
+def test_a_small_size_is_not_told_as_nothing(count, text):
+    assert size_text(count) == text

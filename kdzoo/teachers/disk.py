@@ -199,4 +199,8 @@ def remove(folder: Path) -> None:
 
 
 def size_text(count: int) -> str:
-    return f"{count / 1024**3:.1f} GB" if count >= 1024**3 else f"{count / 1024**2:.1f} MB"
+    """A number of bytes in GB, MB or kB, whichever has a digit before its point."""
+    for unit, size in (("GB", 1024**3), ("MB", 1024**2)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1024:.1f} kB"
