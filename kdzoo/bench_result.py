@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from kdzoo.runs.atomic import write_bytes
+from kdzoo.runs.output_files import write_output
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.notebook import as_html
@@ -54,7 +54,7 @@ class BenchResult(pd.DataFrame):
         from kdzoo.suite.page.build import build_page  # here, since charts take a second to import
 
         page = ReportPage(Path(path))
-        write_bytes(page.path, build_page([self._bench.folder]).encode())
+        write_output(page.path, build_page([self._bench.folder]).encode())
         return page
 
     @property

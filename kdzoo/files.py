@@ -37,6 +37,18 @@ def is_plain(mode: int) -> bool:
     return stat.S_ISREG(mode)
 
 
+def kind_of(mode: int) -> str:
+    """What a mode (`st_mode`) is of, in words: `a folder`."""
+    kinds = {
+        stat.S_IFREG: "a file",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFLNK: "a link that leads nowhere",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
 def plain_status(path: Path) -> os.stat_result | None:
     """The status of a plain file, links not followed; None where there is none."""
     try:

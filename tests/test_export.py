@@ -409,7 +409,7 @@ def test_what_cannot_be_exported_is_refused_with_what_can(kdzoo, bench, teachers
     assert not out.exists()
     out.mkdir()
     (out / "student.onnx").write_bytes(b"an earlier export")
-    assert f"out: {out} exists already; remove it, or name another folder" in refused(run_of(bench, "hinton").path, "--format", "onnx")
+    assert f"out: {out} holds something already; name a new folder" in refused(run_of(bench, "hinton").path, "--format", "onnx")
     assert (out / "student.onnx").read_bytes() == b"an earlier export"
 
 

@@ -11,7 +11,8 @@ from kdzoo.cli.declare import argument, option
 from kdzoo.cli.lookup import bench_folder, choose_bench, find_all
 from kdzoo.cli.options import ResultsFolder
 from kdzoo.cli.output import print_text
-from kdzoo.errors import InputError
+from kdzoo.runs.atomic import write_bytes
+from kdzoo.runs.output_files import output_file
 
 
 def report(
@@ -40,12 +41,10 @@ def report(
       kdzoo report results/mine results/theirs -o comparison.html
     """
     folders = find_all(benches, results, bench_folder) if benches else [choose_bench(None, results, "report")]
-    if output.is_dir():
-        raise InputError(f"output: {output} is a folder; name a file in it, such as {output / 'report.html'}")
-    from kdzoo.runs.atomic import write_bytes
+    file = output_file(output)
     from kdzoo.suite.page.build import build_page
 
-    write_bytes(output, build_page(folders).encode())
+    write_bytes(file, build_page(folders).encode())
     print_text(f"report: {output}")
     if show:
         webbrowser.open(output.resolve().as_uri())

@@ -21,6 +21,7 @@ from kdzoo.models.normalisation import USUAL
 from kdzoo.models.phis import Standardisation, standardise
 from kdzoo.models.weights import load_state, metadata_of, read_deployed, save_student
 from kdzoo.runs.licences import Licensed, list_text
+from kdzoo.runs.output_files import new_output_file
 from kdzoo.runs.spec import NetworkSpec, Normalisation
 
 ROWS = 100
@@ -39,8 +40,7 @@ def save_joined(teachers: Sequence[str], images: Tensor, path: Path) -> Network:
     """
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: expected a name that ends in .safetensors")
-    if path.exists():
-        raise InputError(f"{path}: exists already; remove it, or name another file")
+    file = new_output_file(path)
     if len(teachers) < 2:
         raise InputError(f"teachers: expected two or more to join, got {len(teachers)}")
     problems: list[str] = []
@@ -59,7 +59,7 @@ def save_joined(teachers: Sequence[str], images: Tensor, path: Path) -> Network:
         MEMBERS: json.dumps({"channels": channels, "side": side, "networks": members}),
         "licences": list_text(_licence_of(words) for _, words in backbones),
     }
-    save_student(network, path, metadata)
+    save_student(network, file, metadata)
     return network
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from kdzoo.errors import InputError, KdzooError
-from kdzoo.files import read_file
+from kdzoo.files import kind_of, read_file
 
 UNFINISHED = ".part"
 """the ending of a file that is being written, and is renamed once it is whole"""
@@ -77,6 +77,8 @@ def ensure_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"kdzoo")
             file.flush()
+    except FileExistsError as error:
+        raise InputError(f"results: cannot write to {folder}: it is {kind_of(folder.lstat().st_mode)}, no folder") from error
     except OSError as error:
         raise InputError(f"results: cannot write to {folder}: {error.strerror}") from error
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdzoo.errors import KdzooError
+from kdzoo.files import kind_of
 from kdzoo.runs.atomic import write_bytes
 
 if TYPE_CHECKING:
@@ -134,4 +135,4 @@ def tensors_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | 
 def refuse_what_is_no_file(path: Path) -> None:
     """Raises DamagedFile for a folder, a pipe or a device: reading some of them never ends."""
     if path.exists() and not path.is_file():
-        raise DamagedFile(f"{path}: expected a file, found {'a folder' if path.is_dir() else 'something that is none'}")
+        raise DamagedFile(f"{path}: expected a file, found {kind_of(path.stat().st_mode)}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdzoo.errors import InputError
-from kdzoo.runs.atomic import write_bytes
+from kdzoo.runs.output_files import new_output_file, output_file, write_output
 from kdzoo.runs.predictions import DAMAGE
 from kdzoo.runs.seals import DamagedFile, read_tensors, write_tensors
 from kdzoo.teachers.file import SavedFile
@@ -68,18 +68,28 @@ def _native(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def write_saved(path: Path, arrays: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-    """Write the arrays and facts of a saved teacher, whole or not at all; raises InputError for another kind of file."""
+def require_new_saved_file(path: Path) -> None:
+    """Raise InputError for a path that no saved teacher can be written to: one that exists, and one of another kind of file."""
+    _require_ending(path)
+    new_output_file(path)
+
+
+def _require_ending(path: Path) -> None:
     if path.suffix not in ENDINGS:
         raise InputError(f"{path}: expected a file that ends in .npz or .safetensors")
+
+
+def write_saved(path: Path, arrays: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+    """Write the arrays and facts of a saved teacher, whole or not at all; raises InputError for another kind of file."""
+    _require_ending(path)
     if path.suffix == ".safetensors":
-        write_tensors(path, arrays, facts)
+        write_tensors(output_file(path), arrays, facts)
         return
     content = io.BytesIO()
     values: dict[str, Any] = {name: value.numpy() for name, value in arrays.items()}
     values |= {name: np.array(value) for name, value in facts.items()}
     np.savez(content, **values)
-    write_bytes(path, content.getvalue())
+    write_output(path, content.getvalue())
 
 
 def _read_npz(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

@@ -22,7 +22,7 @@ from kdzoo.runs.recipe import Augment
 from kdzoo.tasks.features import FEATURES
 from kdzoo.tasks.targets import no_targets
 from kdzoo.teachers.file import CENTRE, SavedFile
-from kdzoo.teachers.file_io import read_saved, write_saved
+from kdzoo.teachers.file_io import read_saved, require_new_saved_file, write_saved
 
 CLIP_SCALE = 100.0
 """by which CLIP multiplies a cosine, the most that its training allows"""
@@ -46,8 +46,7 @@ def save_named_scores(
     image_size: as `sources.load` takes them. Raises InputError for a path that exists, names that are not those of the data's
     classes, and embeddings of another width than the teacher's.
     """
-    if path.exists():
-        raise InputError(f"{path}: exists already; remove it, or name another file")
+    require_new_saved_file(path)
     dataset = load(data, root=root, image_size=image_size)
     named = read_class_embeddings(classes, dataset.classes)
     parts = [part for part in (dataset.train, dataset.val, dataset.test) if part is not None]

@@ -25,7 +25,7 @@ from kdzoo.models.predict import batch_of
 from kdzoo.runs.recipe import Augment
 from kdzoo.teachers.answers import TOLERANCE
 from kdzoo.teachers.file import CENTRE, SavedFile, as_values
-from kdzoo.teachers.file_io import read_saved, write_saved
+from kdzoo.teachers.file_io import read_saved, require_new_saved_file, write_saved
 from kdzoo.teachers.saved import views_of_epochs
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import load_run_data
@@ -67,9 +67,8 @@ def save_teacher(
     .safetensors, for a k that is no number of classes, for a network without an embedding that can be asked for, for views
     without numbers, and for runs on other images.
     """
+    require_new_saved_file(path)
     dataset, splits, network = _trained_network(located)
-    if path.exists():
-        raise InputError(f"{path}: exists already; remove it, or name another file")
     if k is not None and not 0 < k <= len(dataset.classes):
         raise InputError(f"top: expected a number from 1 to {len(dataset.classes)}, the number of classes, got {k}")
     if k is not None and dataset.task.several:

@@ -10,22 +10,22 @@ from pathlib import Path
 
 from kdzoo.errors import InputError
 from kdzoo.runs.atomic import ensure_writable
+from kdzoo.runs.output_files import fault_of_new_folder
 
 
 def refuse_used(out: Path) -> None:
     """Raise InputError where a folder to be written has files already, or is no folder."""
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists() or out.is_symlink():
-        raise InputError(f"out: {out} exists already; remove it, or name another folder")
+    if fault := fault_of_new_folder(out):
+        raise InputError(f"out: {fault}")
 
 
 @contextmanager
 def filled_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` to be filled in the block, which then takes its place, and that of an earlier one.
 
-    Where the block fails, `out` stays as it is, and nothing else is left.
+    Where `out` is a link to a folder, that folder is meant. Where the block fails, it stays as it is, and nothing else is left.
     """
+    out = out.resolve()
     ensure_writable(out.parent)
     place = out.with_name(f".{out.name}-{secrets.token_hex(4)}.part")
     place.mkdir()

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from kdzoo.errors import raise_if_any
+from kdzoo.errors import InputError, raise_if_any
 from kdzoo.runs.atomic import ensure_writable, write_bytes
+from kdzoo.runs.output_files import fault_of_new_folder
 from kdzoo.runs.store import PAUSED, RunFolder, Store
 from kdzoo.suite.plan.doses import NAME as DOSES
 from kdzoo.suite.plan.doses import keep_doses, read_doses
@@ -57,7 +58,8 @@ def merge(folders: Sequence[Path], tables: Sequence[Path], out: Path, points: Ma
     on one kind of machine their bits have to be equal, else their headlines within the known spread. Raises InputError, before
     anything is written, with all that stops the merge.
     """
-    raise_if_any([f"merge: {out} holds something already; name a new folder" if out.exists() and any(out.iterdir()) else None])
+    if fault := fault_of_new_folder(out):
+        raise InputError(f"merge: {fault}")
     sources = _sources(folders)
     everything = [record for source in sources for record in source.records.values()]
     spreads = Spreads(points, points_of(_once(everything)))
