@@ -20,7 +20,7 @@ from typer.main import get_command
 from kdzoo.cli.declare import EXIT_CODES, Group, option
 from kdzoo.cli.interruption import INTERRUPTED, MESSAGE, Interrupted, was_interrupted
 from kdzoo.cli.output import print_message
-from kdzoo.cli.streams import make_streams_durable
+from kdzoo.cli.streams import DurableStream, make_streams_durable
 from kdzoo.cli.verbs import Verbs
 from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed, add_clause, problems_of
 from kdzoo.suite.run.torchrun import Place, place_of
@@ -74,15 +74,23 @@ app.commands = Verbs()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and leave with its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    make_streams_durable()
+    streams = make_streams_durable()
     if (place := place_of(os.environ)) is not None:
-        _take_place(place, words)
+        _take_place(place, words, streams)
+    sys.exit(_status_and_output(words, streams))
+
+
+def _status_and_output(words: Sequence[str], streams: Iterable[DurableStream]) -> int:
+    """Run a command line; its exit status, or FAILED where what it prints cannot be written, which is told last."""
     status = status_of([word for word in words if word != DEBUG] or ["--help"], debug=DEBUG in words)
     sys.stdout.flush()
-    sys.exit(status)
+    faults = [stream.fault for stream in streams if stream.fault is not None]
+    for fault in faults:
+        print_message(f"the output cannot be written: {fault}")
+    return status or (FAILED if faults else DONE)
 
 
-def _take_place(place: Place, words: Sequence[str]) -> NoReturn:
+def _take_place(place: Place, words: Sequence[str], streams: Iterable[DurableStream]) -> NoReturn:
     """Leave with the status of a command line that torchrun has started several times: the first runs it, the others train with it."""
     from kdzoo.suite.run.launchers.gpus import see_own_gpu
 
@@ -96,8 +104,7 @@ def _take_place(place: Place, words: Sequence[str]) -> NoReturn:
     if place.rank:
         follow_leader(of_torchrun())
         sys.exit(DONE)
-    status = status_of([word for word in words if word != DEBUG] or ["--help"], debug=DEBUG in words)
-    sys.stdout.flush()
+    status = _status_and_output(words, streams)
     dismiss()
     sys.exit(status)
 

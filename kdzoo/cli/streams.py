@@ -1,4 +1,4 @@
-"""Standard output and error that outlast their readers: a closed pipe or a terminal without UTF-8 stops no training."""
+"""Standard output and error that outlast their readers: a closed pipe, a full disk or a terminal without UTF-8 stops no training."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ HANDLER = "kdzoo.plain"
 
 
 class DurableStream:
-    """A text stream that discards what is written once its reader is gone; everything else is the stream's own."""
+    """A text stream that discards what is written once its reader is gone, or once it takes no more; everything else is the stream's own.
+
+    fault: why it takes no more, such as a full disk; None where it does, and where nobody is left to read it.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.fault: str | None = None
 
     def write(self, text: str) -> int:
         try:
@@ -35,9 +39,9 @@ class DurableStream:
             self._silence(error)
 
     def _silence(self, error: OSError) -> None:
-        """Lead the stream's descriptor nowhere, so that what is in its buffer can be written; other errors are raised."""
+        """Lead the stream's descriptor nowhere, so that what is in its buffer can be written."""
         if error.errno not in GONE:
-            raise error
+            self.fault = error.strerror or str(error)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
@@ -46,9 +50,10 @@ class DurableStream:
         return getattr(self._stream, name)
 
 
-def make_streams_durable() -> None:
-    """Make this process's standard streams last."""
+def make_streams_durable() -> list[DurableStream]:
+    """Make this process's standard streams last; both of them, output first."""
     codecs.register_error(HANDLER, _plain)
+    streams = []
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by who started this: the next file that is opened would take its descriptor
@@ -60,7 +65,9 @@ def make_streams_durable() -> None:
             stream = os.fdopen(descriptor, "w", closefd=False)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=HANDLER)
-        setattr(sys, name, cast(TextIO, DurableStream(stream)))
+        streams.append(DurableStream(stream))
+        setattr(sys, name, cast(TextIO, streams[-1]))
+    return streams
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
