@@ -9,7 +9,7 @@ from kdzoo.cli import complete
 from kdzoo.cli.declare import option
 from kdzoo.cli.lookup import choose_bench
 from kdzoo.cli.options import OneBench, ResultsFolder
-from kdzoo.cli.output import print_text
+from kdzoo.cli.output import print_message, print_text
 from kdzoo.cli.table_options import Filter
 from kdzoo.suite.page.chart_kind import ChartKind
 
@@ -40,9 +40,13 @@ def plot(
       kdzoo plot digits --kind surface --filter method=hinton -o surface.svg
     """
     folder = choose_bench(bench, results, "plot")
+    from kdzoo.suite.page.kinds import KINDS
     from kdzoo.suite.page.plot import write_plot
     from kdzoo.suite.page.tables import tables_of
 
-    table = write_plot(tables_of(folder), kind, output, only or ())
+    tables = tables_of(folder)
+    table = write_plot(tables, kind, output, only or ())
+    for omission in KINDS[kind].omissions(tables):
+        print_message(f"note: {omission}")
     print_text(f"plot: {output}, with its numbers in {table}")
     return 0

@@ -50,10 +50,21 @@ class _About(_Read):
     licences: list[_Licensed] = []
 
 
+def class_names(about: Mapping[str, Any], classes: int) -> list[str] | None:
+    """The names of a run's classes; None where there is not one name of its own for each of so many."""
+    names = _names(about)
+    return names if names is not None and len(names) == len(set(names)) == classes else None
+
+
 def names_of_scores(about: Mapping[str, Any]) -> list[str] | None:
     """The class of each score of a run's network, of several columns of targets those of one after the other; None if unknown."""
     columns: Mapping[str, list[str]] = about.get("columns") or {}
-    return [name for classes in columns.values() for name in classes] or about.get("class_names")
+    return [name for classes in columns.values() for name in classes] or _names(about)
+
+
+def _names(about: Mapping[str, Any]) -> list[str] | None:
+    names = about.get("class_names")
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def about_faults(content: object) -> list[str]:

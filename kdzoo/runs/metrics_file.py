@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,29 @@ OWNER = "run"
 """the key of a line that names the run; lines of earlier versions do not have it"""
 
 
+@dataclass(frozen=True)
+class Lines:
+    """The records of a run's epochs in its file. unread: the number of lines from the first on that is none of them."""
+
+    records: list[dict[str, Any]]
+    unread: int
+
+
 def read_lines(path: Path, run_id: str) -> list[dict[str, Any]]:
     """The records of a run's epochs up to the first line that is torn, no record, another run's or out of order; none without a file."""
+    return read_whole(path, run_id).records
+
+
+def read_whole(path: Path, run_id: str) -> Lines:
+    """The same, with the number of lines that are not read."""
+    lines = [line for line in _content(path).split(b"\n") if line.strip()]
+    records = _records(lines, run_id)
+    return Lines(records, len(lines) - len(records))
+
+
+def _records(lines: Iterable[bytes], run_id: str) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
-    for line in _content(path).split(b"\n"):
+    for line in lines:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
@@ -34,7 +55,18 @@ def read_lines(path: Path, run_id: str) -> list[dict[str, Any]]:
 
 def validation_at(path: Path, run_id: str, epoch: int) -> Mapping[str, Any] | None:
     """What a run's file says of its validation images after an epoch, counted from 1; None where it does not say."""
-    return next((line.get("val") for line in read_lines(path, run_id) if line.get("epoch") == epoch), None)
+    found = next((line.get("val") for line in read_lines(path, run_id) if line.get("epoch") == epoch), None)
+    return found if isinstance(found, Mapping) else None
+
+
+def number_in(values: object, name: str) -> float | None:
+    """A number of a part of a line by its name; None where there is none, as for NaN and infinities, which the file has as null."""
+    value = values.get(name) if isinstance(values, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    with suppress(OverflowError):  # an integer beyond all floats
+        return float(value) if math.isfinite(value) else None
+    return None
 
 
 def _content(path: Path) -> bytes:

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -19,6 +20,7 @@ from kdzoo.suite.page.not_tried import in_brief
 from kdzoo.suite.page.sentences import answers
 from kdzoo.suite.page.tables import tables_of
 from kdzoo.suite.report.columns import columns_for
+from kdzoo.suite.report.compare import compare
 from kdzoo.suite.report.table_files import write_tables
 from kdzoo.tasks.classification import TOP1
 
@@ -267,6 +269,19 @@ def test_benches_of_different_tasks_or_names_stand_below_each_other_with_the_rea
     page = build_page([bench, DIGITS])
     assert "Side by side" in page
     assert 'id="bench-2"' in page
+
+
+def test_benches_of_one_name_are_told_apart_everywhere_as_they_are_compared(bench, tmp_path):
+    folders = [shutil.copytree(bench, tmp_path / place / "same") for place in ("mine", "theirs")]
+    page = build_page(folders)
+    names = compare(folders).names
+    assert names == ("mine/same", "theirs/same")
+    assert f"<title>{', '.join(names)}: kdzoo report</title>" in page
+    for name in names:
+        assert f">{name}</a>" in page
+        assert f">{name}</h2>" in page
+        assert f"<h3>{name}: " in page
+    assert len(set(re.findall(r"<title>(.*), (.*): kdzoo", build_page([bench, bench]))[0])) == 2
 
 
 @pytest.mark.slow

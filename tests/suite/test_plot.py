@@ -1,7 +1,9 @@
 """Charts as files: drawn without a browser, with as many marks as the CSV beside them has rows."""
 
 import csv
+import html
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -11,10 +13,15 @@ import pytest
 from test_leaderboard import AT, KD, NONE, objective, write
 
 from kdzoo.errors import InputError
+from kdzoo.runs.spec import Run
+from kdzoo.runs.store import Store
+from kdzoo.suite.page.build import build_page
 from kdzoo.suite.page.chart_kind import ChartKind
 from kdzoo.suite.page.kinds import KINDS, charts_of
 from kdzoo.suite.page.plot import specification, write_plot
 from kdzoo.suite.page.tables import tables_of
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.per_class import per_class_frame
 from kdzoo.suite.report.runs_table import runs_frame
 
 DIGITS = Path(__file__).resolve().parent.parent.parent / "results" / "digits"
@@ -64,8 +71,86 @@ def test_predictions_of_another_run_are_left_out_of_the_reliability_and_told(tmp
     shutil.copy(none, at)
     tables = tables_of(bench)
     assert set(tables.reliability["method"]) == {"hinton", "none"}
-    (chart,) = charts_of(ChartKind.reliability, tables)
-    assert chart.summary.endswith("The predictions of 1 run are damaged, or another run's, and left out.")
+    assert KINDS[ChartKind.reliability].omissions(tables) == ("The predictions of 1 run are damaged, or another run's, and left out.",)
+
+
+EPOCHS = 5
+
+
+def write_epochs(folder: Path, run: Run, *changes: tuple[int, object], owner: str = "") -> None:
+    """A run's metrics.jsonl, a line an epoch; changes: the number of a line, and what it has as its epoch."""
+    epochs = {number: number for number in range(1, EPOCHS + 1)} | dict(changes)
+    lines = [{"run": owner or run.id, "epoch": epoch, "step": at, "val": {"top1": 0.5}, "loss": 1.0} for at, epoch in epochs.items()]
+    Store(folder).run(run.id).metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("epoch", [math.nan, None, 2.5, "2", True, -1, EPOCHS + 1, 10**400, 1, [2]])
+def test_a_line_whose_epoch_is_none_of_the_runs_is_passed_over_and_told(tmp_path, kdzoo, epoch):
+    run = write(tmp_path / "b", objective("none"), 0, val=0.8, test=0.8)
+    write_epochs(tmp_path / "b", run, (2, epoch))
+    said = kdzoo("plot", tmp_path / "b", "--kind", "curves", "-o", tmp_path / "c.svg")
+    assert said.status == 0
+    assert said.err == "kdzoo: note: 1 line of metrics.jsonl is passed over, with an epoch that is none of the run's or out of order.\n"
+    assert sorted({int(row["epoch"]) for row in rows_of(tmp_path / "c.svg.csv")}) == [1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 10**400, "0.5", True, [], {"top1": 1}])
+def test_a_value_that_is_no_number_is_no_point_of_a_curve(tmp_path, value):
+    run = write(tmp_path / "b", objective("none"), 0, val=0.8, test=0.8)
+    line = {"run": run.id, "epoch": 1, "step": 1, "val": {"top1": value}, "parts": [], "loss": 2.0}
+    Store(tmp_path / "b").run(run.id).metrics.write_text(f"{json.dumps(line)}\n")
+    frame = tables_of(tmp_path / "b").curves.frame
+    assert frame[["measure", "mean"]].to_numpy().tolist() == [["training loss: ce", 2.0]]
+
+
+def test_runs_without_a_curve_are_told_on_the_page_and_with_the_chart(tmp_path, kdzoo):
+    runs = [write(tmp_path / "b", objective("none"), seed, val=0.8, test=0.8) for seed in range(4)]
+    write_epochs(tmp_path / "b", runs[0])
+    write_epochs(tmp_path / "b", runs[1], owner=runs[0].id)
+    Store(tmp_path / "b").run(runs[2].id).metrics.mkdir()
+    write_epochs(tmp_path / "b", runs[3])
+    metrics = Store(tmp_path / "b").run(runs[3].id).metrics
+    lines = metrics.read_text().splitlines()
+    metrics.write_text("\n".join([*lines[:2], "torn", *lines[3:]]))
+    expected = (
+        "2 runs have no curve: metrics.jsonl is missing there, or has no line that can be read as theirs.",
+        "3 lines of metrics.jsonl are not read: the first that is torn or another run's, and all below it.",
+    )
+    tables = tables_of(tmp_path / "b")
+    assert tables.curves.omissions == expected
+    assert tables.curves.frame.groupby("epoch")["n"].max().to_dict() == {1: 2, 2: 2, 3: 1, 4: 1, 5: 1}
+    page = html.unescape(build_page([tmp_path / "b"]))
+    assert all(f'<p class="note">{line}</p>' in page for line in expected)
+    Store(tmp_path / "b").run(runs[0].id).metrics.unlink()
+    metrics.unlink()
+    assert "Learning curves" in build_page([tmp_path / "b"]), "the section says why it is empty"
+    said = kdzoo("plot", tmp_path / "b", "--kind", "curves", "-o", tmp_path / "c.svg")
+    assert said.status == 2
+    assert "4 runs have no curve" in said.err
+
+
+NAMES = ["a", [], ["a"] * 10, [f"c{label}" for label in range(9)], [*range(10)], [{}] * 10, 7]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_classes_without_a_name_each_are_numbered(tmp_path, kdzoo, names):
+    bench = shutil.copytree(DIGITS, tmp_path / "digits")
+    for file in bench.glob("runs/*/run.json"):
+        content = json.loads(file.read_text())
+        content["about"]["class_names"] = names
+        file.write_text(json.dumps(content))
+    assert set(tables_of(bench).classes["class"]) == set(map(str, range(10)))
+    assert kdzoo("leaderboard", bench, "--per-class").status == 0
+
+
+def test_lists_of_other_classes_than_the_runs_are_not_counted(tmp_path):
+    bench = shutil.copytree(DIGITS, tmp_path / "digits")
+    file = next(bench.glob("runs/none-*/result.json"))
+    content = json.loads(file.read_text())
+    content["last"]["test"]["errors_per_class"].pop()
+    file.write_text(json.dumps(content))
+    counts = per_class_frame(read_bench(bench)).groupby("method")["n"].max()
+    assert (counts["none"], counts["at"]) == (2, 3)
 
 
 def test_conditions_pick_rows_of_chart_and_csv(tmp_path):
@@ -77,13 +162,21 @@ def test_conditions_pick_rows_of_chart_and_csv(tmp_path):
 
 def test_what_cannot_be_drawn_is_refused_with_what_it_takes(tmp_path):
     write(tmp_path / "b", objective("hinton"), 0, val=0.8, test=0.8)
-    with pytest.raises(InputError, match="no surface to draw: it takes a method that was tried at two settings or more"):
+    with pytest.raises(InputError, match="no surface to draw: it takes a method of which two settings or more are done"):
         write_plot(tables_of(tmp_path / "b"), ChartKind.surface, tmp_path / "s.svg")
     with pytest.raises(InputError, match=r"unknown '.jpg'; did you mean '.png'"):
         write_plot(tables_of(DIGITS), ChartKind.forest, tmp_path / "f.jpg")
     with pytest.raises(InputError, match="no forest to draw for these rows"):
         write_plot(tables_of(DIGITS), ChartKind.forest, tmp_path / "f.svg", ["method=crd"])
     assert not list(tmp_path.glob("*.*"))
+
+
+def test_where_no_run_is_done_that_is_said_whatever_was_tried(tmp_path):
+    for temperature in (2.0, 4.0):
+        write(tmp_path / "b", objective("hinton", temperature), 0, val=0.8, test=0.8, fail="RuntimeError: NaN")
+    for kind in ChartKind:
+        with pytest.raises(InputError, match=f"plot: b has no {kind} to draw: no run is done"):
+            write_plot(tables_of(tmp_path / "b"), kind, tmp_path / "s.svg")
 
 
 def test_the_file_needs_nothing_from_elsewhere():

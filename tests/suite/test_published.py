@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.beside import beside
-from kdzoo.suite.report.beside_text import legend
+from kdzoo.suite.report.beside_text import beside_sections, legend
 from kdzoo.suite.report.published import COLUMNS, published, published_in, read_published, tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +147,13 @@ def test_a_row_stands_beside_its_published_number_with_what_differs(bench):
     ]
     copied = frame[(frame["method"] == "hinton") & (frame["table"] == "logit_std")].iloc[0]
     assert "copied: logit_std copied the number from an earlier table" in copied["differs"]
+
+
+def test_benches_of_one_name_stand_apart(bench):
+    again = shutil.copytree(bench, bench.parent / "again" / "small")
+    frame = beside([read_bench(bench), read_bench(again)], published()).frame
+    assert list(dict.fromkeys(frame["bench"])) == ["results/small", "again/small"]
+    assert len(beside_sections(frame)) == 2
 
 
 def test_one_seed_the_best_epoch_and_other_weights_are_marked(place):

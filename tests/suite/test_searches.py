@@ -1,5 +1,7 @@
 """Independent searches and one score over tables, against numbers worked out by hand."""
 
+import shutil
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -91,6 +93,9 @@ def test_a_score_is_the_mean_gain_over_the_tables_of_several_benches_with_ranks(
     assert "+2.00 [" in said.out
     assert "about these tables only" in said.out
     assert "expected two tables or more" in kdzoo("score", tmp_path / "one").err
+    again = shutil.copytree(tmp_path / "one", tmp_path / "elsewhere" / "one")
+    assert len(scored_blocks([benches[0], read_bench(again)])) == 2, "a bench of the same name in another folder is another bench"
+    assert len(scored_blocks([*benches, benches[0]])) == 3, "the same bench is one"
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from kdzoo.suite.page.origins import Specifications, environment_rows, specifica
 from kdzoo.suite.page.page_tables import PageTable, failure_table, leaderboard_tables, text_table
 from kdzoo.suite.page.sentences import Answer, answers
 from kdzoo.suite.page.tables import BenchTables, tables_of
-from kdzoo.suite.report.compare import compare
+from kdzoo.suite.report.compare import compare, distinct_names
 from kdzoo.suite.report.comparison_text import comparison_sections
 from kdzoo.suite.report.footnotes import footnotes
 from kdzoo.suite.report.runs_table import runs_frame
@@ -43,29 +43,29 @@ class Placed:
 
 @dataclass(frozen=True)
 class BenchPart:
-    """What the page says of one bench. anchor: of its heading; charts: by kind."""
+    """What the page says of one bench. name: which no other bench on it has; anchor: of its heading; charts, omissions: by kind."""
 
+    name: str
     anchor: str
     tables: BenchTables
     answers: tuple[Answer, ...]
     leaderboards: tuple[PageTable, ...]
     notes: tuple[str, ...]
     charts: dict[ChartKind, list[Placed]]
+    omissions: dict[ChartKind, tuple[str, ...]]
     failures: PageTable
     environment: PageTable
     specifications: Specifications
     listed: pd.DataFrame
     runs: str
 
-    @property
-    def name(self) -> str:
-        return self.tables.bench.name
-
 
 def build_page(folders: Sequence[Path]) -> str:
     """The page of benches, as HTML; raises InputError for a folder that is no bench."""
     numbers = itertools.count()
-    parts = [_part(at, tables_of(folder), numbers) for at, folder in enumerate(folders)]
+    benches = [tables_of(folder) for folder in folders]
+    names = distinct_names([tables.bench.name for tables in benches], folders)
+    parts = [_part(at, name, tables, numbers) for at, (name, tables) in enumerate(zip(names, benches, strict=True))]
     placed = [one for part in parts for charts in part.charts.values() for one in charts]
     data = charts_as_data([one.chart for one in placed])
     for part in parts:
@@ -88,19 +88,21 @@ def build_page(folders: Sequence[Path]) -> str:
     )
 
 
-def _part(at: int, tables: BenchTables, numbers: Iterator[int]) -> BenchPart:
+def _part(at: int, name: str, tables: BenchTables, numbers: Iterator[int]) -> BenchPart:
     bench = tables.bench
     anchor = f"bench-{at + 1}"
     charts = {kind: [Placed(next(numbers), _under(anchor, chart)) for chart in charts_of(kind, tables)] for kind in KINDS}
     shown = [frame for _, frame in sections(bench, tables.board)]
     listed, words = _listed_runs(tables)
     return BenchPart(
+        name=name,
         anchor=anchor,
         tables=tables,
         answers=tuple(answers(tables)),
         leaderboards=tuple(leaderboard_tables(tables)),
         notes=(*footnotes(bench, tables.board, shown), *bench.portable_notes),
         charts=charts,
+        omissions={kind: KINDS[kind].omissions(tables) for kind in KINDS},
         failures=failure_table(bench.records),
         environment=text_table("What the runs were trained with", environment_rows(bench)),
         specifications=specifications(bench, listed["id"]),

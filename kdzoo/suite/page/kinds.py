@@ -169,11 +169,8 @@ def _classes(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
 
 
 def _reliability(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
-    damaged = len(damaged_predictions(tables.bench)) if len(frame) else 0
     for number, label, rows in _groups(frame, tables, "table"):
         summary = f"Accuracy against confidence of {number_of(rows['series'].nunique(), 'setting')} on the test images of all seeds."
-        if damaged:
-            summary += f" The predictions of {number_of(damaged, 'run')} are damaged, or another run's, and left out."
         yield Chart(ChartKind.reliability, "Reliability", label, summary, f"reliability-{number}", rows, reliability_chart(rows))
 
 
@@ -187,27 +184,45 @@ def _agreement(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
         yield Chart(ChartKind.agreement, "Agreement with the teacher", label, summary, f"agreement-{number}", rows, chart)
 
 
+def _damaged_predictions(tables: BenchTables) -> tuple[str, ...]:
+    count = len(damaged_predictions(tables.bench)) if tables.bench.task.of_classes else 0
+    return (f"The predictions of {number_of(count, 'run')} are damaged, or another run's, and left out.",) if count else ()
+
+
+def _nothing(tables: BenchTables) -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A kind of charts. frame: the rows of all of them; charts: from some or all of these rows; needs: without what there is none."""
+    """A kind of charts. frame: the rows of all of them; charts: from some or all of these rows; needs: without what there is none.
+
+    omissions: what the charts leave out because files cannot be read, a sentence each.
+    """
 
     frame: Callable[[BenchTables], pd.DataFrame]
     charts: Callable[[pd.DataFrame, BenchTables], Iterator[Chart]]
     needs: str
+    omissions: Callable[[BenchTables], tuple[str, ...]] = _nothing
 
 
-A_SWEEP = "a method that was tried at two settings or more"
+A_SWEEP = "a method of which two settings or more are done"
 KINDS: Mapping[ChartKind, Kind] = {
     ChartKind.surface: Kind(lambda tables: tables.sweeps, _surfaces, A_SWEEP),
     ChartKind.slices: Kind(lambda tables: tables.sweeps, _slices, A_SWEEP),
     ChartKind.forest: Kind(lambda tables: tables.forest, _forests, "tuned KD and a healthy row beside it, of two seeds or more"),
     ChartKind.pareto: Kind(lambda tables: tables.pareto, _paretos, "two healthy rows whose measured costs differ"),
-    ChartKind.curves: Kind(lambda tables: tables.curves, _curves, "the metrics.jsonl of runs that are done"),
+    ChartKind.curves: Kind(
+        lambda tables: tables.curves.frame, _curves, "the metrics.jsonl of runs that are done", lambda tables: tables.curves.omissions
+    ),
     ChartKind.classes: Kind(
         lambda tables: tables.classes, _classes, "the student alone, and errors per class in its results and in a method's"
     ),
     ChartKind.reliability: Kind(
-        lambda tables: tables.reliability, _reliability, "runs that have kept their predictions (--keep predictions)"
+        lambda tables: tables.reliability,
+        _reliability,
+        "runs that have kept their predictions (--keep predictions)",
+        _damaged_predictions,
     ),
     ChartKind.agreement: Kind(lambda tables: tables.agreement, _agreement, "two healthy rows with a teacher"),
 }

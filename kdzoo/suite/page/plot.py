@@ -12,6 +12,7 @@ import vl_convert
 
 from kdzoo.errors import InputError, unknown
 from kdzoo.runs.atomic import write_bytes
+from kdzoo.runs.output_files import output_file
 from kdzoo.suite.page.bundle import VEGA_LITE
 from kdzoo.suite.page.chart_kind import ChartKind
 from kdzoo.suite.page.charts.marks import CONFIG, INK, ROWS
@@ -39,24 +40,26 @@ def write_plot(tables: BenchTables, kind: ChartKind, file: Path, conditions: Seq
     """Draw all charts of one kind into a file, with their rows beside it as CSV; the path of the CSV.
 
     conditions: of the rows that are drawn, such as `method=hinton` (`rows.filtered`). Raises InputError for an unknown ending,
-    and where the bench has nothing to draw.
+    for what is there and is no plain file, and where the bench has nothing to draw.
     """
     ending = file.suffix.lower()
     if not ending:
         raise InputError(f"output: expected a file that ends in {', '.join(WRITERS)}, got {str(file)!r}")
     if ending not in WRITERS:
         raise InputError(unknown("output", ending, WRITERS))
+    table = file.with_name(f"{file.name}.csv")  # beside a chart that is called as a bench's own table too
+    drawn, numbers = output_file(file), output_file(table)
     frame = KINDS[kind].frame(tables)
     for condition in conditions if len(frame) else ():
         frame = filtered(frame, condition)
     charts = list(KINDS[kind].charts(frame, tables))
     if not charts:
-        raise InputError(
-            f"plot: {tables.bench.name} has no {kind} to draw{' for these rows' * bool(conditions)}: it takes {KINDS[kind].needs}"
-        )
-    table = file.with_name(f"{file.name}.csv")  # beside a chart that is called as a bench's own table too
-    write_bytes(file, WRITERS[ending](specification(charts)))
-    write_bytes(table, as_csv(pd.concat({chart.data: chart.frame for chart in charts}.values())))
+        done = any(record.state == "done" for record in tables.bench.records)
+        reason = f"it takes {KINDS[kind].needs}" if done else "no run is done"
+        nothing = f"plot: {tables.bench.name} has no {kind} to draw{' for these rows' * bool(conditions)}: {reason}"
+        raise InputError(nothing, *KINDS[kind].omissions(tables))
+    write_bytes(drawn, WRITERS[ending](specification(charts)))
+    write_bytes(numbers, as_csv(pd.concat({chart.data: chart.frame for chart in charts}.values())))
     return table
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from kdzoo.suite.page.frames.board import agreement_frame, forest_frame, pareto_frame
 from kdzoo.suite.page.frames.classes import class_frame
-from kdzoo.suite.page.frames.curves import curve_frame
+from kdzoo.suite.page.frames.curves import Curves, read_curves
 from kdzoo.suite.page.frames.reliability import reliability_frame
 from kdzoo.suite.page.frames.sweeps import sweep_frame
 from kdzoo.suite.report.bench import BenchRecords, read_bench
@@ -43,8 +43,8 @@ class BenchTables:
         return sweep_frame(self.bench)
 
     @cached_property
-    def curves(self) -> pd.DataFrame:
-        return curve_frame(self.bench)
+    def curves(self) -> Curves:
+        return read_curves(self.bench)
 
     @cached_property
     def forest(self) -> pd.DataFrame:

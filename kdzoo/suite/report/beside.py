@@ -13,6 +13,7 @@ from kdzoo.data.known import HALVED
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import Block, Standing
 from kdzoo.suite.report.cells import method_words
+from kdzoo.suite.report.compare import distinct_names
 from kdzoo.suite.report.error_model import WELCH, independent_model, sample_sd
 from kdzoo.suite.report.intervals import mean_interval
 from kdzoo.suite.report.marks import IMAGENET_CLASSES, Mark, marks_of, teacher_mean
@@ -53,9 +54,10 @@ def beside(benches: Sequence[BenchRecords], rows: Sequence[Published]) -> Beside
     """
     joined: list[dict[str, Any]] = []
     notes: list[str] = []
-    for bench in benches:
+    names = distinct_names([bench.name for bench in benches], [bench.folder for bench in benches])
+    for name, bench in zip(names, benches, strict=True):
         if bench.task is not TASK:
-            notes.append(f"no published numbers for {bench.name}: it is of {bench.task.name}, they are of {TASK.name}")
+            notes.append(f"no published numbers for {name}: it is of {bench.task.name}, they are of {TASK.name}")
             continue
         for block in bench.blocks:
             published_there = [row for row in rows if row.pair == block.place.pair and row.data == _original(block)]
@@ -66,7 +68,7 @@ def beside(benches: Sequence[BenchRecords], rows: Sequence[Published]) -> Beside
                     if not standing.done:
                         continue
                     differs = () if number is None else marks_of(standing, number)
-                    joined.append({"bench": bench.name, **block.head, **_ours(standing), **_theirs(standing, number, differs)})
+                    joined.append({"bench": name, **block.head, **_ours(standing), **_theirs(standing, number, differs)})
     return Beside(pd.DataFrame(joined, columns=list(COLUMNS)), tuple(dict.fromkeys(notes)))
 
 

@@ -41,7 +41,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
     on all sides, and of copies. Raises InputError for sides of different tasks.
     """
     sides = [read_side(path) for path in paths]
-    names = _distinct_names([side.name for side in sides], paths)
+    names = distinct_names([side.name for side in sides], paths)
     task = _one_task(sides, names)
     metric = task.headline
     keys = _keys(sides)
@@ -165,7 +165,7 @@ def _listed(values: frozenset[str]) -> str:
     return " and ".join(sorted(values, key=lambda value: (len(value), value)))
 
 
-def _distinct_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+def distinct_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
     """Names that differ: with as many folders before them as that takes, and with their position where the paths are equal."""
     parents = [_folder_of(path.resolve()) for path in paths]
     distinct = list(names)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kdzoo.errors import InputError
+from kdzoo.runs.about import class_names
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import HEAD, TEACHER, Block
 from kdzoo.suite.report.cells import method_words
@@ -35,7 +36,8 @@ def per_class_frame(bench: BenchRecords) -> pd.DataFrame:
 
 def _rows(block: Block) -> list[dict[str, Any]]:
     records = [record for record in block.records if record.result]
-    names = next((record.about["class_names"] for record in records if isinstance(record.about.get("class_names"), list)), None)
+    classes = block.records[0].run.data.classes
+    names = next((names for record in records if (names := class_names(record.about, classes))), None) or list(map(str, range(classes)))
     teachers = [teacher["test"] for record in records if (teacher := (record.result or {}).get("teacher")) and teacher["test"]]
     tests_of = [(TEACHER, "", teachers[:1])]
     tests_of += [
@@ -45,8 +47,12 @@ def _rows(block: Block) -> list[dict[str, Any]]:
     return [
         {**block.head, "method": method, "setting": setting, **row}
         for method, setting, tests in tests_of
-        for row in _by_class([test for test in tests if test.get("errors_per_class")], names)
+        for row in _by_class([test for test in tests if _has_counted(test, classes)], names)
     ]
+
+
+def _has_counted(test: Mapping[str, Any], classes: int) -> bool:
+    return all(len(test.get(name) or ()) == classes for name in ("errors_per_class", "images_per_class"))
 
 
 def _tested(record: Record) -> Mapping[str, Any]:
@@ -54,7 +60,7 @@ def _tested(record: Record) -> Mapping[str, Any]:
     return record.final_metrics("test") or {}
 
 
-def _by_class(tests: Sequence[Mapping[str, Any]], names: Sequence[str] | None) -> Iterable[dict[str, Any]]:
+def _by_class(tests: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterable[dict[str, Any]]:
     """A row a class, over so many runs; none where no run has counted."""
     if not tests:
         return []
@@ -63,12 +69,12 @@ def _by_class(tests: Sequence[Mapping[str, Any]], names: Sequence[str] | None) -
     return [
         {
             "n": len(tests),
-            "class": str(label) if names is None else names[label],
+            "class": name,
             "images": count,
             "errors": float(wrong),
             "accuracy": 1 - float(wrong) / count if count else None,
         }
-        for label, (count, wrong) in enumerate(zip(images, errors, strict=True))
+        for name, count, wrong in zip(names, images, errors, strict=True)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from kdzoo.runs.metrics_file import validation_at
+from kdzoo.runs.metrics_file import number_in, validation_at
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.report.records import read_record
 from kdzoo.suite.report.selection import order_of
@@ -42,8 +42,8 @@ def _order_at(folders: Sequence[RunFolder], epoch: int) -> Order | None:
         val = validation_at(folder.metrics, folder.id, epoch)
         if val is None or folder.state() == "failed":
             return None
-        if any(val[name] is None for name in values):  # as metrics.jsonl has NaN and infinities
-            return None
         for name, numbers in values.items():
-            numbers.append(float(val[name]))
+            if (number := number_in(val, name)) is None:
+                return None
+            numbers.append(number)
     return order_of(record, values)

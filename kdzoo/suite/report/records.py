@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from kdzoo.data.transfer import transfer_in_words
 from kdzoo.errors import InputError
-from kdzoo.runs.about import about_faults
+from kdzoo.runs.about import about_faults, class_names
 from kdzoo.runs.canonical import object_of
 from kdzoo.runs.result_file import final_metrics
 from kdzoo.runs.spec import Run
@@ -97,9 +97,9 @@ def taught_on(record: Record) -> str:
     transfer = record.run.data.transfer
     if transfer is None:
         return ""
-    names, data = record.about.get("class_names"), record.about.get("data")
+    classes, data = record.run.data.classes, record.about.get("data")
     count = data.get("transfer", {}).get("unlabelled") if isinstance(data, dict) else None
-    return transfer_in_words(transfer, names if isinstance(names, list) else list(map(str, range(record.run.data.classes))), count)
+    return transfer_in_words(transfer, class_names(record.about, classes) or list(map(str, range(classes))), count)
 
 
 def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:

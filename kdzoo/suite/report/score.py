@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,10 +23,10 @@ def scored_blocks(benches: Sequence[BenchRecords]) -> list[Block]:
 
     Raises InputError where these are fewer than two, or of tasks with different metrics.
     """
-    chosen: dict[tuple[str, ...], Block] = {}
+    chosen: dict[tuple[Path, str, str, str], Block] = {}
     for bench in benches:
         for block in bench.blocks:
-            key = (bench.name, block.place.pair, block.place.data, block.place.recipe)
+            key = (bench.folder.resolve(), block.place.pair, block.place.data, block.place.recipe)
             if gains_of(block) and (key not in chosen or block.place.phase == REFIT):
                 chosen[key] = block
     blocks = list(chosen.values())

@@ -13,7 +13,7 @@ from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
 from kdzoo.runs.atomic import StoreError, remove_unfinished
 from kdzoo.runs.events import Emit, Event, MemberFailed, Note, Role, RunDone, RunFailed, RunPaused, RunsLocked, StepsTaken, TrainingBegun
-from kdzoo.runs.metrics_file import validation_at
+from kdzoo.runs.metrics_file import number_in, validation_at
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.results import Cost
 from kdzoo.runs.spec import Run
@@ -277,7 +277,7 @@ def report(folder: RunFolder, emit: Emit) -> None:
         emit(RunDone(folder.id, label, setting, run.seed, task.name, val and val[head], test[head], result["seconds"], role))
     elif folder.state() == "paused" and (epoch := folder.paused_after()) is not None:
         task, val = task_named(run.data.task), validation_at(folder.metrics, folder.id, epoch)
-        value = None if val is None else float(val[task.headline.name])
+        value = number_in(val, task.headline.name)
         emit(RunPaused(folder.id, label, setting, run.seed, task.name, epoch, run.recipe.epochs, value))
     else:
         failure = folder.failure()

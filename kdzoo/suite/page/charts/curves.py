@@ -13,7 +13,7 @@ HEIGHT = 300
 
 
 def curves_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
-    """The rows of one measure of one table (`curves.curve_frame`): lines, the range over seeds, and a point an epoch."""
+    """The rows of one measure of one table (`curves.read_curves`): lines, the range over seeds, and a point an epoch."""
     measure = str(frame["measure"].iloc[0])
     validation = measure.startswith("validation")
     format_ = value_format(metric) if validation else ".4g"

@@ -44,8 +44,8 @@ def _rows(number: int, block: Block, bench: BenchRecords) -> Iterator[dict[str, 
 
 def damaged_predictions(bench: BenchRecords) -> list[str]:
     """What is wrong with the predictions of runs that `reliability_frame` leaves out, a line each."""
-    records = [record for block in bench.blocks for standing in block.standings for record in standing.done]
-    return [str(fault) for record in records if isinstance(fault := _predictions(bench, record), DamagedFile)]
+    records = {record.id: record for block in bench.blocks for standing in block.standings for record in standing.done}
+    return [str(fault) for record in records.values() if isinstance(fault := _predictions(bench, record), DamagedFile)]
 
 
 def _predictions(bench: BenchRecords, record: Record) -> Predictions | DamagedFile | None:
