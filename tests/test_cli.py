@@ -551,6 +551,16 @@ def test_a_bench_that_is_not_where_it_was_looked_for_is_offered(kdzoo, place):
     assert "compare: name two or more benches; my-results has: mine, other" in kdzoo("compare", "--results", "my-results").err
 
 
+def test_a_folder_is_offered_as_a_shell_takes_it_and_an_empty_name_is_none(kdzoo, place):
+    folder = "bad place'\"<b>"
+    (place / folder / "mine" / "runs").mkdir(parents=True)
+    words = kdzoo("status", folder).err.strip().partition(": use ")[2]
+    assert shlex.split(words) == ["--results", f"{folder},", "or", f"{folder}/mine"]
+    assert shlex.split(kdzoo("leaderboard", "mine").err)[-2:] == ["--results", folder]
+    for verb in (["report"], ["leaderboard"], ["plot", "--kind", "curves", "-o", "x.svg"]):
+        assert kdzoo(*verb, "").err.startswith("kdzoo: bench: expected a name or a folder, got ''; looked in results; ")
+
+
 def start(*words: str, popen: type[subprocess.Popen[Any]] = WarmPopen) -> subprocess.Popen[str]:
     return started([sys.executable, "-m", "kdzoo", *words], popen=popen)
 

@@ -50,14 +50,23 @@ def test_all_others_are_not(name):
 
 
 def test_a_usual_licence_has_the_spelling_of_spdx():
-    assert [spelled(name) for name in ("apache-2.0", "cc-by-nc-4.0", "dinov3-license", "unknown", "", None)] == [
+    assert [spelled(name) for name in ("apache-2.0", "cc-by-nc-4.0", "dinov3-license", "unknown", "", None, "own", " Own ")] == [
         "Apache-2.0",
         "CC-BY-NC-4.0",
         "dinov3-license",
         UNKNOWN,
         UNKNOWN,
         UNKNOWN,
+        UNKNOWN,
+        UNKNOWN,
     ]
+
+
+def test_somebodys_file_makes_nothing_the_users_own(tmp_path):
+    (tmp_path / "LICENSE").write_text("SPDX-License-Identifier: own\n")
+    licence = licence_of_data(f"folder:{tmp_path}")
+    assert licence == UNKNOWN
+    assert refusals([Licensed("data", "photos", licence)], ("permissive",))
 
 
 def test_timm_says_the_licence_of_most_of_its_weights():

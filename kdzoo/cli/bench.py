@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,13 +92,14 @@ def train_searches(config: BenchConfig, *, command: str, retry_failed: bool, dry
     failed = 0
     for search in planned:
         outcome = train_missing(search, command=command, retry_failed=retry_failed)
-        failed |= report_failures(outcome, f"kdzoo status {folder / search.name}")
+        failed |= report_failures(outcome, shlex.join(["kdzoo", "status", str(folder / search.name)]))
     from kdzoo.suite.report.searches import write_searches
     from kdzoo.suite.report.terminal import sections_view
 
     shown = write_searches(folder)
     console().print(sections_view([(f"{config.name}: {number_of(config.searches or 1, 'search', 'searches')}", shown)], console().width))
-    print_lines([f"searches: {folder / 'searches.md'}, with searches.csv beside it; each is a bench: kdzoo leaderboard {folder}/search-1"])
+    first = shlex.join(["kdzoo", "leaderboard", str(folder / "search-1")])
+    print_lines([f"searches: {folder / 'searches.md'}, with searches.csv beside it; each is a bench: {first}"])
     return failed
 
 
@@ -110,7 +112,7 @@ def _end(config: BenchConfig, folder: Path, outcome: BenchOutcome) -> int:
     print_lines([f"leaderboard: {folder / 'leaderboard.md'}, with leaderboard.csv and runs.csv beside it"])
     if not outcome.failed:
         print_lines([f"next: {_next_command(config, folder)}"])
-    return report_failures(outcome, f"kdzoo status {folder}")
+    return report_failures(outcome, shlex.join(["kdzoo", "status", str(folder)]))
 
 
 ENOUGH_SEEDS = 5
@@ -120,4 +122,4 @@ ENOUGH_SEEDS = 5
 def _next_command(config: BenchConfig, folder: Path) -> str:
     if len(config.seeds) < ENOUGH_SEEDS:
         return f"the same command with --seeds {ENOUGH_SEEDS} trains the missing seeds and can detect smaller differences"
-    return f"`kdzoo compare {folder} OTHER` puts another bench beside it"
+    return f"`kdzoo compare {shlex.quote(str(folder))} OTHER` puts another bench beside it"

@@ -132,7 +132,7 @@ def print_per_class(folder: Path, output_format: TableFormat, sort: str | None, 
         console().print(sections_view(sections, console().width))
     else:
         for title, shown in sections:
-            print(f"## {title}\n" if output_format is TableFormat.md else f"% {title}")
+            print(f"## {title}\n" if output_format is TableFormat.md else f"% {one_line(title)}")
             print(render(shown, output_format, bench.task))
 
 
@@ -160,6 +160,6 @@ def print_surface(
         console().print(grids_view(grids, console().width))
     else:
         for grid in grids:
-            print(f"## {grid.title}\n" if output_format is TableFormat.md else f"% {grid.title}")
+            print(f"## {grid.title}\n" if output_format is TableFormat.md else f"% {one_line(grid.title)}")
             print(render(grid.cells, output_format, bench.task))
             print("".join(f"\n{note}\n" if output_format is TableFormat.md else f"% {note}\n" for note in grid.notes))

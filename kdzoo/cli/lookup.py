@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,18 +20,21 @@ def benches(results: Path) -> list[Path]:
 
 def bench_folder(name: str, results: Path) -> Path:
     """A bench by its name below `results`, or by its path; raises InputError with the nearest name."""
+    if not name:
+        raise InputError(f"bench: expected a name or a folder, got ''; {search_hint(results)}")
     for folder in (results / name, Path(name)):
         if (folder / "runs").is_dir():
             return folder
     if inside := [path.name for path in benches(Path(name))]:
-        raise InputError(f"bench: {name} is a folder of benches ({', '.join(inside)}): use --results {name}, or {Path(name) / inside[0]}")
+        use = f"use --results {shlex.quote(name)}, or {shlex.quote(str(Path(name) / inside[0]))}"
+        raise InputError(f"bench: {name} is a folder of benches ({', '.join(inside)}): {use}")
     raise InputError(f"{unknown('bench', name, [path.name for path in benches(results)])}; {search_hint(results)}")
 
 
 def search_hint(results: Path, besides: str = "") -> str:
     """Where benches were looked for, and `besides`, and how to look elsewhere; names the folders near that hold some."""
     elsewhere = [path for path in folders_of_benches(results) if path.resolve() != results.resolve()]
-    hint = f"--results {elsewhere[0]}" if len(elsewhere) == 1 else "--results FOLDER"
+    hint = f"--results {shlex.quote(str(elsewhere[0]))}" if len(elsewhere) == 1 else "--results FOLDER"
     others = f" ({', '.join(map(str, elsewhere))} hold benches)" if len(elsewhere) > 1 else ""
     return f"looked in {results}{besides}; for benches elsewhere use {hint}{others}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -193,7 +194,8 @@ def train_study(request: StudyRequest, *, command: str, retry_failed: bool) -> i
     for problem in done.problems:
         print_message(problem)
     if done.stopped is not None and done.outcome is not None:
-        report_failures(done.outcome, f"kdzoo status {request.folder / request.study.bench_of(done.stopped).name}")
+        stopped = request.folder / request.study.bench_of(done.stopped).name
+        report_failures(done.outcome, shlex.join(["kdzoo", "status", str(stopped)]))
     print_evidence(request, done.evidence)
     return 0 if done.stopped is None else 1
 

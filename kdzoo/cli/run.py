@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +47,7 @@ def run(
             launcher.warm_up()
             outcome = train_plan(_prepared(folder, config), launcher)
         if outcome.failed:
-            return report_failures(outcome, f"kdzoo status {folder.path.parent.parent}")
+            return report_failures(outcome, shlex.join(["kdzoo", "status", str(folder.path.parent.parent)]))
     test = folder.test_metrics()
     headline = task_named(folder.read_plan()[0].data.task).headline
     print_text(f"{folder.id}: test {headline.heading} {headline.with_unit(test[headline.name])}, in {folder.path}")

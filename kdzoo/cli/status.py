@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,7 +81,7 @@ def status(
             _await_bench(bench, results)
         watch(lambda: _benches_view(results, screen) if bench is None else _bench_view(bench_folder(bench, results), screen), screen)
     elif bench is None:
-        rows = _bench_rows(results)
+        rows = _bench_rows(_statuses(results))
         if rows or as_json:
             print_rows(rows, Format.json if as_json else Format.table, names=("bench", *ORDER))
         else:
@@ -114,24 +114,31 @@ def _await_bench(name: str, results: Path) -> None:
         time.sleep(WAIT_SECONDS)
 
 
+def _statuses(results: Path) -> list[dict[str, Any]]:
+    """What `bench_status` says of every bench."""
+    return [bench_status(_read_bench(folder)) for folder in benches(results)]
+
+
 def _read_bench(folder: Path) -> BenchRecords:
     from kdzoo.suite.report.bench import read_bench  # here, since it brings pandas, which no other command waits for
 
     return read_bench(folder)
 
 
-def _bench_rows(results: Path) -> list[dict[str, Any]]:
+def _bench_rows(statuses: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """How many runs of every bench are in which state."""
-    return [{"bench": folder.name, **_counts(bench_status(_read_bench(folder))["runs"])} for folder in benches(results)]
+    return [{"bench": Path(current["folder"]).name, **current["counts"]} for current in statuses]
 
 
 def _benches_view(results: Path, screen: Console) -> View:
-    rows = _bench_rows(results)
+    statuses = _statuses(results)
+    rows = _bench_rows(statuses)
     counts = {state: sum(row[state] for row in rows) for state in ORDER}
     over = sum(counts[state] for state in OVER)
     table = table_parts(rows, [field(name) for name in ("bench", *ORDER)], screen) if rows else [f"no benches; {search_hint(results)}"]
     total = sum(counts.values())
-    return View(f"{number_of(len(rows), 'bench', 'benches')}: {_count_words(counts)}", table, over / max(total, 1), over == total)
+    summary = f"{number_of(len(rows), 'bench', 'benches')}: {_count_words(counts)}"
+    return View(summary, table, over / max(total, 1), over == total, any(map(_is_running, statuses)))
 
 
 def _bench_view(folder: Path, screen: Console) -> View:
@@ -143,7 +150,15 @@ def _bench_view(folder: Path, screen: Console) -> View:
     epochs = [(1, 1) if row["state"] in OVER else tuple(map(int, row["epoch"].split("/"))) for row in current["runs"]]
     share = sum(done / max(whole, 1) for done, whole in epochs) / max(len(epochs), 1)
     is_over = not waiting and not _search_goes_on(records) and not _refit_is_due(records, current)
-    return View(_summary(current), _parts(current, shown, records.task.headline, screen), share, is_over)
+    return View(_summary(current), _parts(current, shown, records.task.headline, screen), share, is_over, _is_running(current))
+
+
+def _is_running(current: Mapping[str, Any]) -> bool:
+    """Whether a process trains a run of a bench, its teacher, or the first stage of a run, which has no row."""
+    if any(row["state"] == "running" for row in [*current["runs"], *current["teachers"]]):
+        return True
+    store, shown = Store(Path(current["folder"])), {row["id"] for row in current["runs"]}
+    return any(is_locked(store.run(run_id)) for run_id in store.ids() if run_id not in shown)
 
 
 def _search_goes_on(bench: BenchRecords) -> bool:

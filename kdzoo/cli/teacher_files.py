@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -55,9 +56,8 @@ def join(
         f"{output}: {len(networks)} teachers, embeddings of width {widths} = {sum(network.model.widths)}, "
         f"scales measured on training images of {data}"
     )
-    print_text(
-        f"use it: kdzoo bench --task features --teacher {output} --student NAME --data {data} --methods embed --grid embed.distance=squared"
-    )
+    words = ["--task", "features", "--teacher", str(output), "--student", "NAME", "--data", data, "--methods", "embed"]
+    print_text(f"use it: {shlex.join(['kdzoo', 'bench', *words, '--grid', 'embed.distance=squared'])}")
     return 0
 
 
@@ -88,5 +88,5 @@ def save_by_names(
     root = Path(data_root) if data_root else None
     file = save_named_scores(network, names, data, output, unlabelled=unlabelled, scale=scale, root=root, image_size=image_size)
     print_text(f"{output}: {len(file.keys):,} images in their centre view, {file.classes} class scores each, and the embedding")
-    print_text(f"use it: kdzoo bench --teacher saved:{output} --student NAME --data {data}")
+    print_text(f"use it: {shlex.join(['kdzoo', 'bench', '--teacher', f'saved:{output}', '--student', 'NAME', '--data', data])}")
     return 0

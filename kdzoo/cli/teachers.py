@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -137,7 +138,7 @@ def save(
         f"{output}: {len(file.keys) - count:,} images in their centre view{of_views}, {what} "
         f"each{', and the embedding' if embedding else ''}"
     )
-    print_text(f"use it: kdzoo bench --teacher saved:{output} --student NAME --data NAME")
+    print_text(f"use it: kdzoo bench --teacher {shlex.quote(f'saved:{output}')} --student NAME --data NAME")
     return _compare(output, run, check, results) if check else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -74,7 +75,7 @@ def _print_use(folder: RunFolder) -> None:
     headline, data = record.task.headline, record.run.data.name
     lines = [
         f"{record.id}: {record.run.student.name} on {data}, test {headline.heading} {headline.with_unit(record.headline('test'))}",
-        f"use it: kdzoo bench --teacher {record.id} --student NAME --data {data}",
+        f"use it: kdzoo bench --teacher {record.id} --student NAME --data {shlex.quote(data)}",
     ]
     for line in lines:
         print_text(line)

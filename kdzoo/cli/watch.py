@@ -30,12 +30,16 @@ Part = str | RenderableType
 
 @dataclass(frozen=True)
 class View:
-    """What is to be seen at one moment. share: of the work that is done, 0 to 1. ended: whether nothing is left that may change."""
+    """What is to be seen at one moment. share: of the work that is done, 0 to 1. ended: whether nothing is left that may change.
+
+    running: whether any process trains a run.
+    """
 
     summary: str
     parts: Sequence[Part]
     share: float
     ended: bool
+    running: bool
 
 
 def print_parts(parts: Sequence[Part], screen: Console) -> None:
@@ -57,7 +61,8 @@ def watch(look: Callable[[], View], screen: Console) -> None:
         while True:
             view, seconds = _timed(look)
             pace.add(time.monotonic(), view.share)
-            above = view.summary if view.ended else f"{view.summary}   {pace.words()}   (every {seconds:.0f} s, Ctrl-C ends this)"
+            told = f"{view.summary}   {pace.words(running=view.running)}   (every {seconds:.0f} s, Ctrl-C ends this)"
+            above = view.summary if view.ended else told
             texts = [above, *view.parts]
             live.update(Group(*(_on_screen(part, screen) for part in texts)), refresh=True)
             if view.ended:
@@ -74,7 +79,7 @@ def _watch_in_lines(look: Callable[[], View], screen: Console, pace: Pace) -> No
             print_parts([view.summary, *view.parts], screen)
             return
         if view.summary != shown:
-            print_text(f"{time.strftime('%H:%M:%S')} {view.summary}   {pace.words()}")
+            print_text(f"{time.strftime('%H:%M:%S')} {view.summary}   {pace.words(running=view.running)}")
             shown = view.summary
         time.sleep(seconds)
 
@@ -111,6 +116,7 @@ class Pace:
             return None
         return (1 - share) * (now - then) / (share - before)
 
-    def words(self) -> str:
-        """`62 %, 0:12:30 left`"""
-        return f"{100 * self._history[-1][1]:.0f} %, {clock_words(self.seconds_left())} left"
+    def words(self, *, running: bool) -> str:
+        """`62 %, 0:12:30 left`; `62 %, no process trains a run` where none is running."""
+        left = f"{clock_words(self.seconds_left())} left" if running else "no process trains a run"
+        return f"{100 * self._history[-1][1]:.0f} %, {left}"

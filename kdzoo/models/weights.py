@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ def read_deployed(path: Path, owner: str | None = None) -> tuple[dict[str, Tenso
     try:
         tensors, _ = read_tensors(path, owner)
     except (DamagedFile, FileNotFoundError) as error:
-        again = "" if owner is None else f"; `kdzoo run {path.parent}` trains {owner} again"
+        again = "" if owner is None else f"; `kdzoo run {shlex.quote(str(path.parent))}` trains {owner} again"
         raise InputError(f"weights: {error}{again}") from error
     parts = {key.removeprefix(DEPLOY_PREFIX): value for key, value in tensors.items() if key.startswith(DEPLOY_PREFIX)}
     return {key: value for key, value in tensors.items() if not key.startswith(DEPLOY_PREFIX)}, parts

@@ -55,9 +55,12 @@ class Licensed:
 
 
 def spelled(licence: str | None) -> str:
-    """A licence in SPDX's spelling, where it is a usual one; `unknown` for none."""
+    """A licence that somebody names in SPDX's spelling, where it is a usual one; `unknown` for none.
+
+    `own` names none either: what is the user's own is known from the training alone.
+    """
     text = one_line(licence or UNKNOWN).strip() or UNKNOWN
-    return SPELLINGS.get(text.casefold(), text)
+    return UNKNOWN if text.casefold() == OWN else SPELLINGS.get(text.casefold(), text)
 
 
 def licence_in(path: Path) -> str | None:

@@ -5,7 +5,7 @@ from test_leaderboard import objective, write
 
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import Store
-from kdzoo.suite.export.card import row_words, without_path
+from kdzoo.suite.export.card import data_words, row_words, without_path
 from kdzoo.suite.page.tables import tables_of
 from kdzoo.suite.report.records import read_record
 
@@ -41,3 +41,17 @@ def test_a_bench_of_one_seed_has_no_intervals_to_draw(tmp_path):
 )
 def test_a_folder_of_images_is_named_without_its_path(source, words):
     assert without_path(source) == words
+
+
+def test_the_sentences_on_the_data_stand_apart(tmp_path):
+    data = {
+        "shape": [3, 32, 32],
+        "train": 9,
+        "validation": 1,
+        "test": 5,
+        "source": "folder photos",
+        "notes": ["skipped: 2 files", "mapped"],
+    }
+    run = write(tmp_path / "b", objective("none"), 0, val=0.8, test=0.8, about={"data": data})
+    words = data_words(read_record(Store(tmp_path / "b").run(run.id)))
+    assert words.endswith("fingerprint `f00d`. Skipped: 2 files. Mapped.")

@@ -90,10 +90,21 @@ def test_one_axis_is_no_grid_and_a_setting_without_a_neighbour_stands_below(fold
 
 
 def test_a_method_with_one_setting_has_no_grid(folder):
-    (grid,) = swept_grids(read_bench(folder), swept_frame(read_bench(folder), "none"))
-    assert grid.cells.empty
+    ((grid, lines),) = grid_lines(folder, "none")
     assert grid.title.startswith("student alone, tried at 1 setting: ")
-    assert grid.notes[-1] == "No grid: as published: * 75.00 ± 0.00."
+    assert list(grid.cells.columns) == ["setting", "validation top-1 in per cent"]
+    assert lines == [["as published", "* 75.00 ± 0.00"]]
+    assert grid.notes[0] == "No grid."
+
+
+@pytest.mark.parametrize(
+    ("how", "line"), [("latex", r"as published & {*} 75.00 $\pm$ 0.00 \\"), ("md", "| as published | * 75.00 ± 0.00 |")]
+)
+def test_what_is_no_grid_is_a_table_of_settings_in_every_format(folder, kdzoo, how, line):
+    said = kdzoo("leaderboard", folder, "--surface", "none", "--format", how)
+    assert said.status == 0
+    assert line in said.out.splitlines()
+    assert r"\begin{tabular}{}" not in said.out
 
 
 def test_a_field_of_the_method_is_an_axis_and_a_third_one_cuts_the_sweep_into_grids(tmp_path, monkeypatch):

@@ -108,6 +108,13 @@ def test_settings_of_kd_that_failed_are_told_with_the_verdict(tmp_path):
     assert sentence.endswith("; KD was chosen among 1 of its 2 settings, because the runs of the others failed.")
 
 
+def test_where_every_run_failed_the_verdict_says_that_alone(tmp_path):
+    for seed in range(2):
+        for method in ("none", "hinton", "at"):
+            write(tmp_path, objective(method), seed, val=0.8, test=0.8, fail="RuntimeError: NaN")
+    assert verdicts(read_bench(tmp_path)) == ["Verdict: none, no run is done: 6 of 6 runs failed."]
+
+
 def test_tuned_is_what_several_settings_were_tried_of(tmp_path):
     make(tmp_path, at=AT)
     for seed in range(3):

@@ -13,7 +13,7 @@ from test_leaderboard import objective, write
 
 from kdzoo.cli import status
 from kdzoo.cli.watch import Pace
-from kdzoo.runs.store import Store
+from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.starts import Start
 from kdzoo.suite.report.bench import read_bench
@@ -42,10 +42,22 @@ def test_in_a_pipe_every_change_is_a_line_and_the_end_is_the_whole_status(bench)
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as watching:
         assert select.select([watching.stdout], [], [], SECONDS)[0], "it shows nothing"
         first = watching.stdout.readline()
-        assert first.rstrip().endswith("b: 1 interrupted, 1 done   80 %, --:-- left"), "five epochs and three of five"
+        assert first.rstrip().endswith("b: 1 interrupted, 1 done   80 %, no process trains a run"), "five epochs and three of five"
         bench()
         rest, _ = watching.communicate(timeout=SECONDS)
     assert (watching.returncode, rest) == (0, "b: 2 done\n")
+
+
+@pytest.mark.parametrize("of_stage", [False, True])
+def test_while_a_process_trains_a_run_the_time_left_is_told(bench, place, of_stage):
+    folder = next((place / "results" / "b" / "runs").glob("hinton-*"))
+    if of_stage:  # which has no row
+        folder = folder.with_name("fitnet-0123456789ab")
+        folder.mkdir()
+    with RunFolder(folder).lock(), subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as watching:
+        first = watching.stdout.readline()
+        watching.terminate()
+    assert first.rstrip().endswith("80 %, --:-- left")
 
 
 def test_a_bench_that_has_no_folder_yet_is_waited_for(bench, place, kdzoo, monkeypatch):
@@ -125,7 +137,7 @@ def test_the_time_left_is_told_from_the_speed_of_the_last_minutes():
     assert pace.seconds_left() is None, "too early to tell"
     pace.add(30.0, 0.5)
     assert pace.seconds_left() == pytest.approx(50.0), "a hundredth a second, and half is left"
-    assert pace.words() == "50 %, 0:50 left"
+    assert pace.words(running=True) == "50 %, 0:50 left"
     pace.add(40.0, 0.1)
     assert pace.seconds_left() is None, "more was planned"
     pace.add(70.0, 0.1)

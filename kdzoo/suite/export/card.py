@@ -115,13 +115,13 @@ def data_words(record: Record) -> str:
     counts = ", ".join(f"{data[part]:,} {purpose}" for part, purpose in words.items())
     channels, height, width = data["shape"]
     source = f", from {without_path(data['source'])}" if data.get("source") else ""
-    notes = "".join(f" {note[0].upper()}{note[1:].rstrip('.')}." for note in data.get("notes", []))
+    notes = " ".join(f"{note[0].upper()}{note[1:].rstrip('.')}." for note in data.get("notes", []))
     told = taught_on(record)
     return (
         f"`{record.run.data.name}`{markdown_text(source)}{_classes_words(record)}, {height}x{width} "
         f"{'grey' if channels == 1 else 'colour'} images: {counts}; fingerprint `{record.run.data.fingerprint}`."
         + (f" Taught on: {markdown_text(told)}." if told else "")
-        + markdown_text(notes)
+        + (f" {markdown_text(notes)}" if notes else "")
     )
 
 

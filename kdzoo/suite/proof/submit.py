@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from kdzoo.contract.code_version import files_beside
 from kdzoo.errors import InputError, collect_problems, raise_if_any
 from kdzoo.files import read_text
 from kdzoo.runs.atomic import ensure_writable, read_json, write_bytes, write_json
+from kdzoo.runs.output_files import fault_of_new_folder
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.plan.config import CONTROLS
 from kdzoo.suite.plan.doses import NAME as DOSES
@@ -58,7 +60,7 @@ def submit(bench_folder: Path, out: Path, *, author: str, points: Mapping[str, P
     edition = edition_of(bench_folder)
     raise_if_any(
         [
-            f"submit: {out} holds something already; name a new folder" if out.exists() and any(out.iterdir()) else None,
+            f"submit: {fault}" if (fault := fault_of_new_folder(out)) else None,
             *_faults(bench, controls),
             *_faults_of_edition(bench, edition),
         ]
@@ -182,6 +184,7 @@ def _named(text: str) -> str:
 
 def _page(submission: Submission, name: str, author: str, plugins: Iterable[str]) -> str:
     """The text of a pull request with the rows of the bench `name`."""
+    place = f"results/{name}"
     lines = [
         f"# Rows for {name}",
         "",
@@ -191,7 +194,7 @@ def _page(submission: Submission, name: str, author: str, plugins: Iterable[str]
         "To check:",
         "",
         "```bash",
-        f"kdzoo verify results/{name} --sample 3{''.join(f' --plugin results/{name}/{file}' for file in plugins)}",
+        shlex.join(["kdzoo", "verify", place, "--sample", "3", *(word for file in plugins for word in ("--plugin", f"{place}/{file}"))]),
         "```",
         "",
         "## Controls",

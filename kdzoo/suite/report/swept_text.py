@@ -21,7 +21,7 @@ CHOSEN, LIKE_CHOSEN = "*", "~"
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid of text below its title, or none where `cells` is empty, with what has to be said of it."""
+    """A grid of text below its title, or where there is none a list of settings, with what has to be said of it."""
 
     title: str
     cells: pd.DataFrame
@@ -30,7 +30,7 @@ class Grid:
     @property
     def label(self) -> str:
         """The heading of the column that names its rows."""
-        return "" if self.cells.empty else str(self.cells.columns[0])
+        return str(self.cells.columns[0])
 
 
 def swept_grids(bench: BenchRecords, frame: pd.DataFrame) -> list[Grid]:
@@ -86,16 +86,20 @@ def _cell_text(row: pd.Series, metric: Metric) -> str:
 
 
 def _with_notes(block: Block, grids: list[Grid], rows: pd.DataFrame, apart: pd.DataFrame) -> list[Grid]:
-    """The grids of a sweep, the last one with what holds for all of them; one without cells where there is no grid."""
-    notes = [_meaning(block, rows)]
-    if len(apart):
-        settings = "; ".join(f"{row['setting'] or 'as published'}: {_cell_text(row, block.metric)}" for _, row in apart.iterrows())
-        notes.append(f"{'On none of the grids' if grids else 'No grid'}: {settings}.")
+    """The grids of a sweep, the last one with what holds for all of them; a list of the settings where there is no grid."""
+    meaning, settings = _meaning(block, rows), _settings(block, apart)
     if not grids:
-        method = method_words(rows.iloc[0]["method"])
-        return [Grid(f"{method}, tried at {number_of(len(rows), 'setting')}: {block.title}", pd.DataFrame(), tuple(notes))]
+        title = f"{method_words(rows.iloc[0]['method'])}, tried at {number_of(len(rows), 'setting')}: {block.title}"
+        return [Grid(title, settings, ("No grid.", meaning))]
     *others, last = grids
-    return [*others, Grid(last.title, last.cells, (*last.notes, *notes))]
+    of_none = "; ".join(f"{setting}: {value}" for setting, value in settings.itertuples(index=False))
+    return [*others, Grid(last.title, last.cells, (*last.notes, meaning, *([f"On none of the grids: {of_none}."] if of_none else [])))]
+
+
+def _settings(block: Block, rows: pd.DataFrame) -> pd.DataFrame:
+    """Settings below each other, each with its value."""
+    lines = [[row["setting"] or "as published", _cell_text(row, block.metric)] for _, row in rows.iterrows()]
+    return pd.DataFrame(lines, columns=["setting", _subject(block, rows) if len(rows) else "value"], dtype=object)
 
 
 def _meaning(block: Block, rows: pd.DataFrame) -> str:

@@ -105,8 +105,7 @@ def grids_view(grids: Sequence[Grid], width: int) -> RenderableType:
     """The sweep of a method: each grid below its title, with what has to be said of it below."""
     parts: list[RenderableType] = []
     for grid in grids:
-        heading = Text(one_line(grid.title), style="bold")
-        parts.append(heading if grid.cells.empty else titled(grid.title, grid.cells, width, repeated=(grid.label,)))
+        parts.append(titled(grid.title, grid.cells, width, repeated=(grid.label,)))
         parts.extend(Text(one_line(note), style="dim") for note in grid.notes)
         parts.append(Text())
     return InPlainText(Group(*parts[:-1]))

@@ -42,7 +42,8 @@ def _no_verdict(block: Block) -> str:
     methods = [standing.record.method for standing in block.standings]
     kd = block.only(KD)
     if not any(standing.done for standing in block.standings):
-        return "none, no run is done"
+        failed = sum(record.state == "failed" for record in block.records)
+        return "none, no run is done" + (f": {failed} of {number_of(len(block.records), 'run')} failed" if failed else "")
     if block.has_one_seed:
         return "none, with one seed no difference can be told from chance (three seeds give intervals; claims need five)"
     if KD not in methods:
@@ -179,7 +180,12 @@ def _against_alone(block: Block) -> str:
 
 
 def _left_out(block: Block) -> str:
-    """Which methods are in no comparison: those that collapsed (KD apart, of which the sentence speaks itself) or have one seed."""
+    """Which methods are in no comparison: those that collapsed (KD apart, of which the sentence speaks itself) or have one seed.
+
+    Nothing where there is no comparison at all, because no run is done.
+    """
+    if not any(standing.done for standing in block.standings):
+        return ""
     methods = [standing for standing in block.standings if standing.record.method not in (KD, NONE)]
     collapsed = [standing for standing in methods if standing.collapsed is not None]
     single = [s for s in methods if s.collapsed is None and len(s.done) == 1 and not block.has_one_seed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -119,7 +120,11 @@ def check_hints(runs: Iterable[Run], failed: Iterable[str]) -> list[str]:
     ids = set(failed)
     cards = [REGISTRY.get(term.method).card for run in runs if run.id in ids for term in run.objective.terms]
     files = {card.plugin: card.name for card in cards if card.plugin}
-    return [f"runs with {name} failed: `kdzoo check {short_path(file)}` finds most faults of a loss" for file, name in files.items()]
+    return [f"runs with {name} failed: {_check_command(file)} finds most faults of a loss" for file, name in files.items()]
+
+
+def _check_command(file: str) -> str:
+    return f"`kdzoo check {shlex.quote(short_path(file))}`"
 
 
 def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
@@ -182,4 +187,4 @@ def _name(method: Method) -> str:
 
 def _see_check(method: Method) -> str:
     """Where to find out more about a method that a file holds."""
-    return f"; see `kdzoo check {short_path(method.card.plugin)}`" if method.card.plugin else ""
+    return f"; see {_check_command(method.card.plugin)}" if method.card.plugin else ""
