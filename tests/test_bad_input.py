@@ -34,6 +34,9 @@ def assert_refused(said, *words: str) -> None:
     ("options", "words"),
     [
         (["--methods", "hintn"], ["unknown 'hintn'", "did you mean 'hinton'?"]),
+        *((["--methods", word], [f"unknown {word!r}; did you mean 'hinton'? A method of your own"]) for word in ("kd", "KD", "vanilla")),
+        (["--methods", "hinton,baseline"], ["unknown 'baseline'; the student alone is in every bench without being named"]),
+        (["--methods", "0.1*ce+0.9*kd"], ["unknown 'kd'; did you mean 'hinton'?"]),
         (["--methods", "at+hintn"], ["unknown 'hintn'", "did you mean 'hinton'?"]),
         (["--methods", "0.1*ce+0.9*hintn"], ["unknown 'hintn'"]),
         (["--data", "digit"], ["unknown 'digit'", "did you mean 'digits'?"]),

@@ -536,10 +536,62 @@ def test_a_failed_run_gives_status_1_and_is_kept_shown_and_retried_on_request(kd
     assert kdzoo(*QUICK).status == 0
 
 
+def plan_one_run(folder):
+    """A folder that is a bench, of one run whose specification nobody reads."""
+    (folder / "runs/hinton-0123456789ab").mkdir(parents=True)
+    (folder / "runs/hinton-0123456789ab/run.json").write_text("{}")
+
+
+def test_a_folder_with_a_folder_runs_is_no_bench_and_nothing_is_written_into_it(kdzoo, place):
+    (place / "code/pack/runs").mkdir(parents=True)
+    (place / "code/pack/runs/store.py").touch()
+    plan_one_run(place / "code/my-results/digits")
+    for words in (["leaderboard", "--results", "code"], ["report", "digits"]):
+        refused = kdzoo(*words)
+        assert (refused.status, refused.out) == (2, ""), words
+        assert refused.err.rstrip().endswith("; for benches elsewhere use --results code/my-results"), words
+    named = kdzoo("leaderboard", "pack", "--results", "code")
+    assert named.status == 2
+    assert "code/pack is a folder, but no bench (looked for bench.json or runs/*/run.json in it); looked in code" in named.err
+    assert [path.name for path in (place / "code/pack").iterdir()] == ["runs"]
+    assert kdzoo("status", "digits", "--results", "code/my-results").status == 0, "the hint can be followed"
+
+
+def test_a_bench_in_place_of_a_run_is_told_with_one_of_its_runs(kdzoo, place):
+    digits = Path(__file__).parents[1] / "results/digits"
+    shutil.copytree(digits, place / "results/digits")
+    for name in ("digits", "results/digits"):
+        refused = kdzoo("export", name, "--format", "onnx", "-o", "exp")
+        assert refused.status == 2
+        assert f"run: {name} is a bench, not one of its runs; `kdzoo status results/digits --json` lists their ids" in refused.err
+        example = refused.err.rpartition(", for example ")[2].strip()
+        assert (place / example / "result.json").is_file()
+    listed = json.loads(kdzoo("status", "results/digits", "--json").out)["runs"]
+    assert example.rpartition("/")[2] in {row["id"] for row in listed}
+
+
+def test_settings_that_nothing_can_choose_among_are_told_before_anything_is_trained(kdzoo, place):
+    several = ["bench", "--data", "digits", "--val-fraction", "0", "--methods", "hinton", "--dry-run"]
+    told = " ".join(kdzoo(*several, "--temperatures", "2,4").out.split())
+    assert "no image is held out for validation, so that nothing can choose among 2 settings of hinton: each is a row of its own" in told
+    assert "and there is no verdict about KD, which has several;" in told
+    assert "no image is held out" not in kdzoo(*several, "--temperatures", "2").out
+    assert "no image is held out" not in kdzoo(*several[:3], *several[5:], "--temperatures", "2,4").out
+
+
+def test_a_bench_without_runs_has_no_tables(kdzoo, place):
+    (place / "results/new").mkdir(parents=True)
+    (place / "results/new/bench.json").write_text('{"starts": []}')
+    refused = kdzoo("leaderboard", "new")
+    assert (refused.status, refused.out) == (2, "")
+    assert "results/new: no runs, so that there are no tables (looked for runs/*/run.json in it)" in refused.err
+    assert [path.name for path in (place / "results/new").iterdir()] == ["bench.json"]
+
+
 def test_a_bench_that_is_not_where_it_was_looked_for_is_offered(kdzoo, place):
     for name in ("mine", "other"):
-        (place / "my-results" / name / "runs").mkdir(parents=True)
-    (place / "cache/teachers/runs").mkdir(parents=True)
+        plan_one_run(place / "my-results" / name)
+    plan_one_run(place / "cache/teachers")
     where = "looked in results; for benches elsewhere use --results my-results"
     assert f"unknown 'mine'; {where}" in kdzoo("leaderboard", "mine").err
     assert where in kdzoo("leaderboard").err

@@ -383,7 +383,7 @@ def test_a_card_has_the_run_its_row_and_its_limits(kdzoo, bench, tmp_path):
     assert cells["vs student alone"].startswith(f"{100 * board.vs_alone['hinton']:+.2f} [")
     assert "also an image of none of them" in text
     assert "not on image files" in text
-    assert "`digits_student` for 10 classes, distilled with kdzoo from `digits_teacher` under its owner's own terms." in text
+    assert "`digits_student` for 10 classes, distilled with kdzoo from `digits_teacher`, which was trained here." in text
     assert "- data `digits`: CC-BY-4.0" in text
     licences = "Licences: teacher digits_teacher: own; student's start random weights: own; data digits: CC-BY-4.0."
     assert licences in (bench / "leaderboard.md").read_text()

@@ -414,6 +414,7 @@ def test_a_time_is_told_in_the_unit_one_thinks_in(seconds, words):
         ),
         (["bench", "extra"], "unexpected argument: extra; see kdzoo bench --help"),
         (["bench", "--method", "hinton"], "unknown option --method; did you mean --methods"),
+        (["bench", "--alpha", "0.9"], "unknown option --alpha; did you mean --alphas? See kdzoo bench --help"),
         (["run", "x"], "run: unknown 'x'; looked in results and among the teachers"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -79,6 +79,11 @@ def verdict_of(name: str = "mobilenetv3_small_100", **changes) -> Verdict:
     return Verdict(**{**values, **changes})
 
 
+def test_the_images_on_which_one_student_alone_is_right_cannot_be_taken_for_those_of_the_student_alone():
+    said = conclusion(verdict_of(only_distilled=1, only_alone=17))
+    assert "the distilled one is right on 1 image on which the other is wrong, and wrong on 17 on which the other is right" in said
+
+
 def test_a_verdict_has_no_negative_zero():
     assert "95 % interval +0.0 to +0.0" in conclusion(verdict_of())
     assert "95 % interval -1.2 to +0.0" in conclusion(verdict_of(difference_low=-0.012))

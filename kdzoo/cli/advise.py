@@ -77,11 +77,12 @@ def advise(
 
 def lines_of(advice: Any) -> list[tuple[str, str]]:
     """The advice as lines with labels."""
-    from kdzoo.suite.advice.words import capacity_line, choice_lines, dose_lines, passed_over, teacher_lines
+    from kdzoo.suite.advice.words import capacity_line, choice_lines, dose_lines, kept_lines, passed_over, teacher_lines
 
     missing = [
         "not trained yet, so that neither it nor any dose could be measured",
         f"train it, then ask again: {advice.teacher_command}",
+        *(f"or name one that was trained otherwise: {line}" for line in kept_lines(advice)),
     ]
     teacher = teacher_lines(advice.teacher) if advice.teacher is not None else missing if advice.teacher_command else ["not measured"]
     return [

@@ -5,6 +5,7 @@ Exit codes: 0 success, 1 a run or a check failed (or a fault of kdzoo itself), 2
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
@@ -177,6 +178,8 @@ def _usage_problems(error: Exception) -> list[str]:
     return [add_clause(text.rstrip("."), hint)] if text else []
 
 
+NEAR = 0.75
+"""how alike an option has to be for a suggestion: the parser's own takes --help and --data for near --alpha"""
 PARSING = re.compile(r", unable to parse string as an? \w+")
 """what pydantic adds where it read text"""
 
@@ -184,5 +187,5 @@ PARSING = re.compile(r", unable to parse string as an? \w+")
 def _near_options(name: str, near: Iterable[str]) -> str:
     """`; did you mean --methods?`, by the options that are spelt alike, or the present name of one that was renamed."""
     present = FORMER_NAMES.get(name.strip("-").replace("-", "_"))
-    options = [f"--{present.replace('_', '-')}"] if present is not None else list(near)
+    options = [f"--{present.replace('_', '-')}"] if present is not None else difflib.get_close_matches(name, near, cutoff=NEAR)
     return f"; did you mean {' or '.join(options)}?" if options else ""

@@ -9,7 +9,7 @@ from kdzoo.cli import complete
 from kdzoo.cli.bench_options import takes_options
 from kdzoo.cli.declare import TRAINING, argument, option
 from kdzoo.cli.export import ExportFormat, Int8Option
-from kdzoo.cli.output import console, print_text
+from kdzoo.cli.output import console, print_text, wrapped
 from kdzoo.cli.training import training_display
 from kdzoo.runs.options import ONE_RUN, PAIR, RESULTS
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT, UNLABELLED_METHOD
@@ -140,7 +140,7 @@ def distill(
     from kdzoo.data.known import UNLABELLED
     from kdzoo.suite.distill.distill import PAGE, distill_folder
     from kdzoo.suite.distill.time_limit import seconds_in
-    from kdzoo.suite.distill.verdict import conclusion, table, table_of_width
+    from kdzoo.suite.distill.verdict import conclusion, table_of_width
     from kdzoo.suite.distill.wish import FOLDER, Wish
 
     licence = options.pop("licence")
@@ -166,10 +166,10 @@ def distill(
     with training_display() as display:
         verdict = distill_folder(wish, display.handle)
     screen = console()
-    lines = table_of_width(verdict, screen.width, f"{out / 'README.md'}") if screen.file.isatty() else table(verdict)
-    screen.print("\n".join(["", *lines, ""]), markup=False, soft_wrap=True)
-    print_text(conclusion(verdict))
-    screen.print(f"\nweights, classes and how to use them: {out}/; what it confuses: {out}/{PAGE}", markup=False, soft_wrap=True)
+    lines = table_of_width(verdict, screen.width, f"{out / 'README.md'}")
+    places = f"weights, classes and how to use them: {out}/; what it confuses: {out}/{PAGE}"
+    text = wrapped("\n".join([conclusion(verdict), "", places]), screen.width)
+    screen.print("\n".join(["", *lines, "", text]), markup=False, soft_wrap=True)
     return 0
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from kdzoo.errors import InputError, collect_problems, unknown
 from kdzoo.runs.store import RunFolder, Store, teacher_store
+from kdzoo.suite.plan.starts import LOOKED_FOR, is_bench
 
 RUN_ID = re.compile(r"^[\w+]+-[0-9a-f]{12}$")
 
 
 def benches(results: Path) -> list[Path]:
-    """Every folder below `results` that holds runs, in order."""
-    return sorted(path.parent for path in results.glob("*/runs")) if results.is_dir() else []
+    """Every bench below `results`, in order."""
+    return sorted(filter(is_bench, results.glob("*/")))
 
 
 def bench_folder(name: str, results: Path) -> Path:
@@ -23,11 +24,14 @@ def bench_folder(name: str, results: Path) -> Path:
     if not name:
         raise InputError(f"bench: expected a name or a folder, got ''; {search_hint(results)}")
     for folder in (results / name, Path(name)):
-        if (folder / "runs").is_dir():
+        if is_bench(folder):
             return folder
     if inside := [path.name for path in benches(Path(name))]:
         use = f"use --results {shlex.quote(name)}, or {shlex.quote(str(Path(name) / inside[0]))}"
         raise InputError(f"bench: {name} is a folder of benches ({', '.join(inside)}): {use}")
+    for folder in (results / name, Path(name)):
+        if folder.is_dir():
+            raise InputError(f"bench: {folder} is a folder, but no bench (looked for {LOOKED_FOR} in it); {search_hint(results)}")
     raise InputError(f"{unknown('bench', name, [path.name for path in benches(results)])}; {search_hint(results)}")
 
 
@@ -40,10 +44,13 @@ def search_hint(results: Path, besides: str = "") -> str:
 
 
 def folders_of_benches(results: Path) -> list[Path]:
-    """The folders here, and beside `results`, that hold benches, as one would name them."""
+    """The folders here, and beside `results`, that hold benches, as one would name them; where there are none, those a level deeper."""
     teachers = teacher_store().folder.resolve()
-    folders = [path.parent for place in dict.fromkeys([Path(), results.parent]) for path in sorted(place.glob("*/*/runs"))]
-    return list(dict.fromkeys(bench.parent for bench in folders if bench.resolve() != teachers))
+    for depth in ("*/", "*/*/"):
+        places = dict.fromkeys(path for place in (Path(), results.parent) for path in sorted(place.glob(depth)))
+        if found := [path for path in places if any(bench.resolve() != teachers for bench in benches(path))]:
+            return found
+    return []
 
 
 def choose_bench(name: str | None, results: Path, command: str) -> Path:
@@ -70,6 +77,22 @@ def find_all(names: Iterable[str], results: Path, find: Callable[[str, Path], Pa
     return places
 
 
+def _example(bench: Path) -> str:
+    """A run of a bench that is done, the best on validation, as words at the end of a message; empty where none is done."""
+    from kdzoo.suite.report.records import Record, read_record  # here: no other look-up reads results
+
+    done: list[tuple[float, Record]] = []
+    for run_id in Store(bench).ids():
+        with collect_problems([]):
+            record = read_record(Store(bench).run(run_id))
+            if record.state == "done":
+                done.append((record.task.headline.sign * (record.headline("val") or 0.0), record))
+    if not done:
+        return ""
+    best = max(done, key=lambda pair: pair[0])[1]
+    return f", for example {bench / 'runs' / best.id}"
+
+
 def run_folder(name: str, results: Path) -> RunFolder:
     """A run by its folder, its run.json, or its id in any bench below `results` or among the teachers."""
     path = Path(name)
@@ -77,6 +100,9 @@ def run_folder(name: str, results: Path) -> RunFolder:
         path = path.parent
     if (path / "run.json").is_file():
         return RunFolder(path.resolve())
+    for bench in (path, results / name):
+        if is_bench(bench):
+            raise InputError(f"run: {name} is a bench, not one of its runs; `kdzoo status {shlex.quote(str(bench))} --json` lists their ids{_example(bench)}")
     stores = [*map(Store, benches(results)), teacher_store()]
     for store in stores:
         if (store.run(name).path / "run.json").is_file():

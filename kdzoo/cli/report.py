@@ -10,9 +10,12 @@ from kdzoo.cli import complete
 from kdzoo.cli.declare import argument, option
 from kdzoo.cli.lookup import bench_folder, choose_bench, find_all
 from kdzoo.cli.options import ResultsFolder
-from kdzoo.cli.output import print_text
+from kdzoo.cli.output import print_message, print_text
+from kdzoo.errors import InputError
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.output_files import output_file
+
+ENDINGS = (".html", ".htm")
 
 
 def report(
@@ -42,10 +45,12 @@ def report(
     """
     folders = find_all(benches, results, bench_folder) if benches else [choose_bench(None, results, "report")]
     file = output_file(output)
+    if output.suffix.lower() not in ENDINGS:
+        raise InputError(f"output: {output}: a page is written as HTML; expected a name that ends in {' or '.join(ENDINGS)}")
     from kdzoo.suite.page.build import build_page
 
     write_bytes(file, build_page(folders).encode())
     print_text(f"report: {output}")
-    if show:
-        webbrowser.open(output.resolve().as_uri())
+    if show and not webbrowser.open(output.resolve().as_uri()):
+        print_message(f"open: no browser could be started here; open {output} in one yourself")
     return 0

@@ -19,6 +19,12 @@ GROUP = "kdzoo.methods"
 """the entry points of installed packages that register methods"""
 
 
+OTHER_WORDS = {"kd": "hinton", "vanilla": "hinton", "vanilla_kd": "hinton", "soft_targets": "hinton"}
+"""what the field calls a method whose name no spelling leads to; messages suggest the name, no such word is one"""
+STUDENT_ALONE = ("baseline", "student", "alone", "scratch")
+"""words for the control that is no method"""
+
+
 class Methods(Registry[type[Method]]):
     """The methods. Those of kdzoo and of installed packages are loaded when the first name is asked for."""
 
@@ -54,6 +60,15 @@ class Methods(Registry[type[Method]]):
             yield
         finally:
             self._by_catalogue = before
+
+    def get(self, name: str) -> type[Method]:
+        """The method under a name; raises InputError with the name that a word of the field stands for, or the nearest one."""
+        word = name.lower()
+        if name in self or word not in (*OTHER_WORDS, *STUDENT_ALONE):
+            return super().get(name)
+        if word in STUDENT_ALONE:
+            raise InputError(f"{self.kind}: unknown {name!r}; the student alone is in every bench without being named")
+        raise InputError(f"{self.kind}: unknown {name!r}; did you mean {OTHER_WORDS[word]!r}?")
 
     def names(self) -> list[str]:
         return sorted(super().names())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -110,25 +110,31 @@ def data_lines(record: Mapping[str, Any], more: str | None = None) -> list[str]:
     size = f"{height}x{width} {colour}"
     if record.get("texts"):
         noun, size = "texts", f"of at most {width} bytes"
-    sizes = [
-        f"train {record['train']:,}{_origin(record, 'train')}",
-        *([f"validation {record['validation']:,}{_origin(record, 'val')}"] if record["validation"] else []),
-        f"test {record['test']:,}{_origin(record, 'test')}",
-        *([f"unused {record['unused']:,}"] if record["unused"] else []),
-        *([f"{record['labelled']:,} labelled"] if record["labelled"] < record["train"] and "transfer" not in record else []),
-    ]
     source = f", from {record['source']}" if record["source"] else ""
     task = record.get("task") or f"{record['classes']} classes"
-    lines = [f"data: {count:,} {noun}, {task}, {size}{source}", f"data: {', '.join(sizes)}"]
+    lines = [f"data: {count:,} {noun}, {task}, {size}{source}", _sizes(record, _origin)]
     transfer = transfer_lines(record)  # never cut: they are what was asked for
     lines += [f"data: {note}" for note in record["notes"]]
     if more is None or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):
         return [*lines[:2], *transfer, *lines[2:]]
     more_notes = max(len(lines) - LINES + 1, 0)
     brief = [_brief(line) for line in lines[: LINES - 1]]
-    brief = [*brief[:2], *transfer, *brief[2:]]
+    sizes = lines[1] if len(lines[1]) <= WIDTH else _sizes(record, lambda record, part: "")  # how many are in each part is never cut
+    brief = [brief[0], sizes, *transfer, *brief[2:]]
     rest = f"{number_of(more_notes, 'more note')}, and all in full" if more_notes else "in full"
     return [*brief, f"data: {rest}: {more}"]
+
+
+def _sizes(record: Mapping[str, Any], words: Callable[[Mapping[str, Any], str], str]) -> str:
+    """How many images every part has, each with the words of its origin."""
+    sizes = [
+        f"train {record['train']:,}{words(record, 'train')}",
+        *([f"validation {record['validation']:,}{words(record, 'val')}"] if record["validation"] else []),
+        f"test {record['test']:,}{words(record, 'test')}",
+        *([f"unused {record['unused']:,}"] if record["unused"] else []),
+        *([f"{record['labelled']:,} labelled"] if record["labelled"] < record["train"] and "transfer" not in record else []),
+    ]
+    return f"data: {', '.join(sizes)}"
 
 
 def _brief(line: str) -> str:

@@ -28,6 +28,11 @@ COUNTERS = re.compile(r"(^|\.)(total_ops|total_params|n_averaged)$")
 CLASS_NAMES = ("class_names", "classes", "class_to_idx", "categories", "labels")
 """the keys under which checkpoints keep the names of their classes, at the top or under `meta`"""
 
+PICKLED_CODE = re.compile(r"Unsupported global: GLOBAL ([\w.]+)")
+"""how torch names a class or function that a file would have to call to be read"""
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+"""the colours in torch's messages"""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -151,5 +156,8 @@ def load_plain_tensors(path: Path) -> object:
         with torch.serialization.safe_globals(list(harmless_types())):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint make torch.load raise almost anything
-        reason = first_line(error)
+        if found := PICKLED_CODE.search(str(error)):
+            held = f"it holds a pickled model or other code ({found[1]}), which is never run"
+            raise InputError(f"weights: {path} cannot be read as plain tensors: {held}; save model.state_dict() instead") from error
+        reason = first_line(ANSI.sub("", str(error)))
         raise InputError(f"weights: {path} cannot be read as plain tensors ({reason}); save model.state_dict()") from error

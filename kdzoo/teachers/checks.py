@@ -64,9 +64,9 @@ def refuse_at_chance(teacher: Teacher, splits: Splits, augment: Augment, executi
 def _at_chance(teacher: Teacher, verdict: AgainstChance, where: str) -> InputError:
     return InputError(
         f"teacher {teacher.name}: {verdict.text} on {verdict.samples} {where} images is not above chance "
-        f"({verdict.chance_text}; {verdict.test}): it would teach noise. Train it longer, give its weights "
+        f"({verdict.chance_text}; {verdict.test}): it would teach noise. Train it longer (--epochs), give its weights "
         "(NAME:FILE), say what its images were normalised with (NAME:FILE@norm=auto tries the usual ones), or keep it as a control "
-        "(kdzoo bench --allow-chance-teacher)"
+        "(--allow-chance-teacher)"
     )
 
 

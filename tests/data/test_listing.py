@@ -299,6 +299,27 @@ def test_a_bench_begins_with_six_lines_of_eighty_columns_at_the_most(tmp_path):
     assert [line.removeprefix("data: ") for line in whole[2:]] == list(images.notes)
 
 
+def test_how_many_images_are_in_each_part_is_never_cut():
+    origin = "takes 5 to 49 of every speaker and digit, by the numbers in the names of the files"
+    record = {
+        "shape": (1, 32, 32),
+        "classes": 10,
+        "train": 2_430,
+        "validation": 270,
+        "test": 300,
+        "unused": 0,
+        "labelled": 2_430,
+        "origins": {"train": origin, "val": "from train", "test": "takes 0 to 4"},
+        "source": "",
+        "notes": [],
+    }
+    assert data_lines(record, "kdzoo data fsdd")[1:] == [
+        "data: train 2,430, validation 270, test 300",
+        "data: in full: kdzoo data fsdd",
+    ]
+    assert data_lines(record)[1:] == [f"data: train 2,430 ({origin}), validation 270 (from train), test 300 (takes 0 to 4)"]
+
+
 def test_a_long_note_loses_its_examples_and_no_half_of_a_sentence():
     note = "in the train part too: 10 test images (train 627 = test 170, train 807 = test 3241, train 17688 = test 5209)"
     record = {

@@ -66,6 +66,16 @@ class Evil:
         return (print, ("code in a pickle was run",))
 
 
+def test_a_whole_model_in_a_pickle_is_told_in_a_line_without_colours(tmp_path):
+    torch.save(torch.nn.Sequential(torch.nn.Linear(2, 2)), tmp_path / "whole.pth")
+    with pytest.raises(InputError) as refused:
+        read_state(tmp_path / "whole.pth")
+    assert str(refused.value) == (
+        f"weights: {tmp_path}/whole.pth cannot be read as plain tensors: it holds a pickled model or other code "
+        "(torch.nn.modules.container.Sequential), which is never run; save model.state_dict() instead"
+    )
+
+
 def test_code_in_a_pickle_is_never_run(tmp_path, capsys):
     torch.save({"x": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(InputError, match="cannot be read as plain tensors"):

@@ -15,9 +15,13 @@ from scipy.stats import entropy
 
 from kdzoo.cli.app import status_of
 from kdzoo.errors import InputError
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.advice.advise import as_in_default_bench
 from kdzoo.suite.advice.facts import mean_entropy, teacher_facts
 from kdzoo.suite.advice.rule import MOST, dose_to_try, expected_gain, recommend
 from kdzoo.suite.advice.trials import COLLAPSED_GAIN, FILE, Trial, as_csv, phase_of, read_trials, trials_of
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.report.bench import read_bench
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -141,6 +145,9 @@ def test_the_trials_that_ship_and_the_page_are_those_of_the_committed_benches():
 
 def test_a_teacher_that_is_not_trained_is_told_with_the_command_that_trains_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert status_of(["train", "digits_teacher", "--limit", "300", "--epochs", "1"], debug=False) == 0
+    (kept,) = teacher_store().ids()
     assert (
         status_of(["advise", "--teacher", "digits_teacher", "--student", "digits_student", "--limit", "300", "--epochs", "2"], debug=False)
         == 0
@@ -148,7 +155,19 @@ def test_a_teacher_that_is_not_trained_is_told_with_the_command_that_trains_it(t
     told = capsys.readouterr().out
     assert "not trained yet" in told
     assert "kdzoo train digits_teacher --limit 300 --epochs 2" in told
+    assert re.search(rf"name one that was trained otherwise: --teacher {kept} \(1 epoch, test top-1 \d+\.\d %\)", told)
     assert re.search(r"\d methods cannot be trained with this pair: deit_hard, deit_soft", told)
+
+
+def test_the_default_pair_means_the_teacher_of_the_default_bench_unless_a_recipe_is_asked_for():
+    pair = {"teacher": "digits_teacher", "student": "digits_student"}
+
+    def teachers(options):
+        return plan(bench_config(options, None)).teachers.keys()
+
+    assert teachers(as_in_default_bench(pair)) == teachers({}) != teachers(pair)
+    assert as_in_default_bench({**pair, "epochs": 3}) == {**pair, "epochs": 3}
+    assert as_in_default_bench({**pair, "student": "resnet8"}) == {**pair, "student": "resnet8"}
 
 
 def test_networks_that_are_missing_are_named(capsys):

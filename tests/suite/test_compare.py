@@ -19,7 +19,7 @@ from kdzoo.suite.report.comparison_text import comparison_sections
 from kdzoo.suite.report.render import FORMATS, render, words
 from kdzoo.suite.report.rows import filtered, sorted_by
 from kdzoo.suite.report.table_files import write_tables
-from kdzoo.suite.report.terminal import comparison_view
+from kdzoo.suite.report.terminal import comparison_view, frame_table
 from kdzoo.tasks.classification import CLASSIFICATION, TOP1
 
 BETTER = [0.87, 0.88, 0.855]
@@ -261,6 +261,12 @@ def test_benches_of_one_name_are_told_apart_by_their_folders(benches, tmp_path):
     assert compare([benches / "a", benches / "a"]).names == ("a (1)", "a (2)")
 
 
+def test_a_heading_of_a_folder_is_broken_behind_a_slash_and_at_no_hyphen():
+    heading = "my-results/my-digits - my-results/others-digits top-1"
+    (column,) = frame_table(pd.DataFrame({heading: ["1.00"]})).columns
+    assert str(column.header).split("\n") == ["my-results/", "my-digits", "-", "my-results/", "others-digits", "top-1"]
+
+
 @pytest.mark.parametrize("table", ["", "runs.csv"])
 def test_copies_of_the_same_runs_are_recognised_and_have_no_test(benches, tmp_path, table):
     copy = tmp_path / "copy"
@@ -269,7 +275,8 @@ def test_copies_of_the_same_runs_are_recognised_and_have_no_test(benches, tmp_pa
     assert set(found.frame["copy - a test"]) == {"none: the same runs"}
     assert (found.frame["copy - a"] == 0).all()
     assert found.frame["copy - a p"].isna().all()
-    assert "copy: 3 of 3 rows hold the same runs as a (a copy): they have no test" in found.warnings
+    alike = "the same runs with the same results as in a (a copy, or trained again)"
+    assert f"copy: 3 of 3 rows are {alike}: they have no test" in found.warnings
 
 
 def test_a_run_that_was_trained_again_elsewhere_is_no_copy(benches, tmp_path):

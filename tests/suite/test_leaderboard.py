@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 from completed import completed
 
+from kdzoo.errors import InputError
 from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.runs.store import Store
@@ -347,10 +348,11 @@ def test_equal_means_are_ranked_by_name(tmp_path):
     assert list(leaderboard_frame(read_bench(tmp_path))["method"]) == ["teacher", "at", "hinton"]
 
 
-def test_an_empty_bench_and_one_of_failures_have_tables(tmp_path):
+def test_a_bench_of_failures_has_tables_and_an_empty_one_none(tmp_path):
     (tmp_path / "empty" / "runs").mkdir(parents=True)
-    write_tables(tmp_path / "empty")
-    assert (tmp_path / "empty" / "runs.csv").read_text().startswith("id,pair,")
+    with pytest.raises(InputError, match="no runs, so that there are no tables"):
+        write_tables(tmp_path / "empty")
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["runs"]
     write(tmp_path / "failed", objective("at"), 0, val=0, test=0, fail="ValueError: a | b")
     board, _ = write_tables(tmp_path / "failed")
     assert board.loc[0, ["method", "n", "planned", "failed"]].tolist() == ["at", 0, 1, 1]

@@ -142,6 +142,18 @@ def test_the_command_writes_the_page_without_torch(place):
     assert (place / "out" / "page.html").read_text(encoding="utf-8") == build_page([DIGITS])
 
 
+def test_a_page_is_html_and_where_no_browser_opens_that_is_said(kdzoo, place, monkeypatch):
+    for name in ("page.pdf", "page"):
+        refused = kdzoo("report", DIGITS, "-o", name)
+        assert refused.status == 2
+        assert f"output: {name}: a page is written as HTML; expected a name that ends in .html or .htm" in refused.err
+        assert not (place / name).exists()
+    monkeypatch.setattr("webbrowser.open", lambda url: False)
+    shown = kdzoo("report", DIGITS, "-o", "page.HTM", "--open")
+    assert (shown.status, shown.out) == (0, "report: page.HTM\n")
+    assert "no browser could be started here; open page.HTM in one yourself" in shown.err
+
+
 def test_open_shows_the_page_and_benches_that_lead_nowhere_are_all_named(kdzoo, place, monkeypatch):
     shown: list[str] = []
     monkeypatch.setattr("webbrowser.open", shown.append)
@@ -159,7 +171,8 @@ def test_what_is_no_bench_is_refused_with_its_name(tmp_path):
 
 
 def test_a_bench_without_runs_has_a_page_that_says_so(tmp_path):
-    (tmp_path / "empty" / "runs").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/bench.json").write_text('{"starts": []}')
     assert "there are no runs" in build_page([tmp_path / "empty"])
 
 

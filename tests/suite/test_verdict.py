@@ -1,10 +1,13 @@
 """The verdict of a bench: one sentence that says no more than the intervals of its table."""
 
+import pandas as pd
 import pytest
 import scipy.stats
 from test_leaderboard import AT, KD, NONE, objective, row, write
 
+from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.verdict import ENOUGH_POINTS, verdicts
 
 
@@ -93,6 +96,20 @@ def test_a_method_of_one_seed_among_others_is_in_no_verdict(tmp_path):
     assert sentence.endswith("; of one seed and in no comparison: 'at'.")
 
 
+def test_a_method_of_one_seed_changes_nothing_that_is_said_of_the_others(tmp_path):
+    before = make(tmp_path, at=[0.84, 0.86, 0.85])
+    rows = leaderboard_frame(read_bench(tmp_path)).set_index("method")
+    both = ObjectiveSpec(task=0.1, terms=(*objective("at").terms, *objective("hinton").terms))
+    write(tmp_path, both, 0, val=0.85, test=0.99)
+    (after,) = verdicts(read_bench(tmp_path))
+    assert after == f"{before.removesuffix('.')}; of one seed and in no comparison: 'at+hinton'."
+    assert "for both comparisons at once, 3 seeds" in after
+    added = leaderboard_frame(read_bench(tmp_path)).set_index("method")
+    columns = [name for name in rows.columns if name.startswith(("vs_", "p_vs_")) or name in ("detectable", "pairing")]
+    pd.testing.assert_frame_equal(added.loc[rows.index, columns], rows[columns], check_dtype=False)
+    assert added.loc["at+hinton", [name for name in columns if name.endswith(("_low", "_high")) or name.startswith("p_")]].isna().all()
+
+
 def test_an_unfinished_bench_says_how_far_it_is(tmp_path):
     make(tmp_path, at=AT)
     (next((tmp_path / "runs").glob("at-*")) / "result.json").unlink()
@@ -124,7 +141,7 @@ def test_tuned_is_what_several_settings_were_tried_of(tmp_path):
 
 
 def test_a_folder_without_runs_has_a_verdict_of_its_own(tmp_path):
-    (tmp_path / "runs").mkdir()
+    (tmp_path / "bench.json").write_text('{"starts": []}')
     assert verdicts(read_bench(tmp_path)) == ["Verdict: none, there are no runs."]
 
 

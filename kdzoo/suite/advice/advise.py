@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.files import cache_folder
+from kdzoo.models.pairs import pair as named_pair
 from kdzoo.runs.atomic import ensure_writable
 from kdzoo.runs.events import Emit
 from kdzoo.runs.store import teacher_store
@@ -20,7 +22,10 @@ from kdzoo.suite.advice.facts import Capacity, TeacherFacts, look_at
 from kdzoo.suite.advice.rule import LARGE, Choice, recommend
 from kdzoo.suite.advice.trials import Trial, read_trials
 from kdzoo.suite.plan.config import KD, BenchConfig
+from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan as make_plan
+from kdzoo.suite.plan.yaml_files import read_yaml, shipped_files
+from kdzoo.suite.report.records import Record, read_record
 from kdzoo.suite.run.bench import with_weights
 from kdzoo.suite.run.estimate import estimate
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
@@ -35,10 +40,20 @@ KEPT = "advice"
 
 
 @dataclass(frozen=True)
+class KeptTeacher:
+    """A teacher that is kept, by the id of the run that trained it. test: its headline on test images."""
+
+    id: str
+    epochs: int
+    test: float | None
+
+
+@dataclass(frozen=True)
 class Advice:
     """What is advised for a pair of networks, and its grounds.
 
-    teacher: None where it is not trained yet, or does not score images by itself; teacher_command then trains it. doses: by
+    teacher: None where it is not trained yet, or does not score images by itself; teacher_command then trains it, and
+    kept_teachers are those of the same network and images that were trained otherwise. doses: by
     method, the dose of its published weight here. too_large: those of maps, relations and gradients whose dose is LARGE or more,
     the largest first. without_dose: by method, why it has none. refused: by method, why it cannot be trained with this pair.
     choices: what to try, the most promising first. tables: those that the advice rests on.
@@ -49,6 +64,7 @@ class Advice:
     data: str
     teacher: TeacherFacts | None
     teacher_command: str | None
+    kept_teachers: tuple[KeptTeacher, ...]
     capacity: Capacity | None
     doses: Mapping[str, float]
     too_large: tuple[str, ...]
@@ -67,6 +83,7 @@ def advise(options: Mapping[str, Any], emit: Emit, trials: Sequence[Trial] | Non
     Raises InputError for options that no bench takes, and for several pairs or a task that is not one label a sample.
     """
     modules = modules or Modules()
+    options = as_in_default_bench(options)
     known = read_trials() if trials is None else list(trials)
     plain = _prepare(options, modules, methods=[KD])
     _refuse_others(plain)
@@ -86,6 +103,7 @@ def advise(options: Mapping[str, Any], emit: Emit, trials: Sequence[Trial] | Non
         data=plain.config.data,
         teacher=facts,
         teacher_command=None if is_trained else _train_command(options),
+        kept_teachers=() if is_trained else kept_teachers(plain.plan),
         capacity=capacity,
         doses=doses,
         too_large=tuple(sorted((name for name, dose in doses.items() if is_too_large(name, dose)), key=lambda name: -doses[name])),
@@ -95,6 +113,30 @@ def advise(options: Mapping[str, Any], emit: Emit, trials: Sequence[Trial] | Non
         tables=tuple(dict.fromkeys(trial.table for choice in choices for trial in choice.trials)),
         seconds=estimate(_prepare(keys, modules)),
         command=command_of(options, choices),
+    )
+
+
+def as_in_default_bench(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the recipe of the default bench, where they name its pair of networks and its data and no recipe."""
+    default = read_yaml(shipped_files("benches")["digits"])
+    pair = named_pair(default["pairs"][0])
+    asked = (options.get("teacher"), options.get("student"), options.get("data", default["data"]))
+    if asked != (pair.teacher, pair.student, default["data"]) or {"recipe", "epochs", "lr", "set"} & set(options):
+        return dict(options)
+    return {**options, "recipe": default["recipe"], "set": default["set"]}
+
+
+def kept_teachers(plan: Plan) -> tuple[KeptTeacher, ...]:
+    """The kept teachers of the networks and images of a plan's teachers, whatever recipe and seed they were trained with."""
+    wanted = {(planned.run.student.name, planned.run.data.name) for planned in plan.teachers.values()}
+    records: list[Record] = []
+    for run_id in teacher_store().ids():
+        with suppress(InputError):  # a damaged one is told by `kdzoo teachers`
+            records.append(read_record(teacher_store().run(run_id)))
+    return tuple(
+        KeptTeacher(one.id, one.run.recipe.epochs, one.headline("test"))
+        for one in records
+        if one.state == "done" and (one.run.student.name, one.run.data.name) in wanted
     )
 
 

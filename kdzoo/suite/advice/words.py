@@ -10,6 +10,8 @@ from kdzoo.suite.advice.trials import Trial
 from kdzoo.suite.plan.config import KD
 from kdzoo.suite.plan.doses import two_digits
 from kdzoo.suite.report.cells import method_words
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Metric
 from kdzoo.text import number_of
 
 if TYPE_CHECKING:
@@ -31,6 +33,19 @@ def teacher_lines(facts: TeacherFacts) -> list[str]:
         f"calibration error {100 * facts.calibration:.1f} points: {sure}",
         f"entropy of its class probabilities: {entropies}; uniform is {facts.most:.2f} nats",
     ]
+
+
+def kept_lines(advice: Advice) -> list[str]:
+    """The kept teachers of the same network and images, each with the option that names it."""
+    headline = CLASSIFICATION.headline
+    return [
+        f"--teacher {kept.id} ({', '.join([number_of(kept.epochs, 'epoch'), *_test_words(kept.test, headline)])})"
+        for kept in advice.kept_teachers
+    ]
+
+
+def _test_words(value: float | None, headline: Metric) -> list[str]:
+    return [] if value is None else [f"test {headline.heading} {headline.brief(value)}"]
 
 
 def capacity_line(capacity: Capacity) -> str:

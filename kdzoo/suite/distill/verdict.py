@@ -137,8 +137,9 @@ def conclusion(verdict: Verdict) -> str:
     early = "" if verdict.cut_short is None else f"{_cut_short_words(verdict.cut_short)} "
     return (
         f"{early}The distilled student has {share:.1%} of the teacher's parameters, takes {time:.0%} of its time for one image, and is "
-        f"{better} the same student trained alone ({between}, over images, of one seed; it alone is right on "
-        f"{verdict.only_distilled} images, the other alone on {verdict.only_alone}; exact McNemar test p = {verdict.p:.2g}{doubt}).{kept} "
+        f"{better} the same student trained alone ({between}, over images, of one seed; the distilled one is right on "
+        f"{number_of(verdict.only_distilled, 'image')} on which the other is wrong, and wrong on {verdict.only_alone:,} on which the "
+        f"other is right; exact McNemar test p = {verdict.p:.2g}{doubt}).{kept} "
         f"Accuracies are of {both} that no network was trained on or chosen by. Times are the shortest of many forwards on this "
         f"machine ({number_of(verdict.threads, 'thread')}, {verdict.device}; {verdict.load})."
     )

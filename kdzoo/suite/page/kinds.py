@@ -221,7 +221,7 @@ KINDS: Mapping[ChartKind, Kind] = {
     ChartKind.reliability: Kind(
         lambda tables: tables.reliability,
         _reliability,
-        "runs that have kept their predictions (--keep predictions)",
+        "runs with their predictions.npz, which they keep unless --keep leaves it out",
         _damaged_predictions,
     ),
     ChartKind.agreement: Kind(lambda tables: tables.agreement, _agreement, "two healthy rows with a teacher"),

@@ -122,11 +122,26 @@ def _cost(ranked: pd.DataFrame, block: Block) -> str:
     row = ranked.iloc[0]
     if row["method"] == NONE:
         return "Nothing beside the training of the student itself."
-    sentences = [f"To train it takes {words}."]
+    sentences = [f"To train it takes {words}{_live_teacher(block, row)}."]
     kd = ranked[ranked["method"] == KD]
     if len(kd) == 1 and row["vs_kd_all_low"] <= 0 <= row["vs_kd_all_high"]:
         sentences.append(f"Tuned KD, from which it is not told apart, takes {_price(kd.iloc[0])}.")
     return " ".join(sentences)
+
+
+def _live_teacher(block: Block, row: pd.Series) -> str:
+    """That a cost counts a teacher that answers in every step, and how many answers of this method's runs were read from the cache."""
+    standing = next((one for one in block.healthy if one.record.method == row["method"] and one.record.run.teacher is not None), None)
+    if standing is None:
+        return ""
+    uses = [use for record in standing.done if (use := (record.result or {}).get("teacher_cache"))]
+    asked = sum(use["lookups"] for use in uses)
+    counted = ", counting a teacher that is run in every step"
+    if not asked:
+        return counted
+    return (
+        f"{counted}; here {100 * sum(use['hits'] for use in uses) / asked:.0f} % of the teacher's outputs were read from the cache instead"
+    )
 
 
 def _price(row: pd.Series) -> str:

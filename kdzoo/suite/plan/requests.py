@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.errors import InputError, collect_problems, did_you_mean, raise_if_any
+from kdzoo.errors import InputError, add_clause, collect_problems, did_you_mean, raise_if_any
 from kdzoo.suite.plan.config import NONE, BenchConfig
 
 
@@ -54,7 +54,7 @@ def _unknown(name: str) -> str | None:
     try:
         REGISTRY.get(name)
     except InputError as error:
-        return f"{error.problems[0]}; a method of your own: --plugin FILE"
+        return add_clause(error.problems[0], "a method of your own: --plugin FILE")
     return None
 
 

@@ -17,6 +17,10 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.version import VERSION
 
 NAME = "bench.json"
+RUNS = "runs/*/run.json"
+"""the runs of a bench, from its folder on"""
+LOOKED_FOR = f"{NAME} or {RUNS}"
+"""what makes a folder a bench, in words"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,11 @@ class Start:
     def repeats(self, other: Start) -> bool:
         """Whether both are the same command with the same configuration: their plans may differ by what was added since."""
         return (self.command, self.config) == (other.command, other.config)
+
+
+def is_bench(folder: Path) -> bool:
+    """Whether a bench was started in a folder, or runs are in it; a folder that merely has a sub-folder `runs` is none."""
+    return any(any(folder.glob(what)) for what in (NAME, RUNS))  # a folder that may not be read has neither
 
 
 def read_starts(folder: Path) -> list[Start]:

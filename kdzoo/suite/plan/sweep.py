@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from kdzoo.runs.licences import recorded, refusals
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.bench_data import BenchData, image_size, plan_data, read_images, results_among_images
 from kdzoo.suite.plan.changes import below, read_changes
-from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.config import KD, BenchConfig
 from kdzoo.suite.plan.edition import misfits_here
 from kdzoo.suite.plan.grid import GridPoint, PairGrid, control_notes, faults_of_settings, known_ratios
 from kdzoo.suite.plan.networks import read_pairs, unknown_networks
@@ -23,6 +23,7 @@ from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.recipe_files import RecipeFile, recipe_file, recipes
 from kdzoo.suite.plan.requests import Request, read_requests, why_no_dose
 from kdzoo.suite.plan.run_factory import PairNetwork, RunFactory
+from kdzoo.text import number_of
 from kdzoo.training.located import Modules
 
 
@@ -68,7 +69,8 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     if problems:
         problems += faults_of_settings(requests, config, factory.pairing)  # which no pair has reported where none could be resolved
         raise InputError(*dict.fromkeys(problems))
-    notes = [*_notes_on_config(config), *(note for one in runs for note in one.notes), *_notes_on_doses(config, requests)]
+    unchosen = [] if data.record["validation"] else _notes_on_choice(runs)
+    notes = [*_notes_on_config(config), *unchosen, *(note for one in runs for note in one.notes), *_notes_on_doses(config, requests)]
     return _join(config, data, runs, [*notes, *_notes_on_teacher_recipe(changes, runs)])
 
 
@@ -162,6 +164,24 @@ def _notes_on_config(config: BenchConfig) -> Iterator[str]:
         )
     if config.transfer_only:
         yield "the transfer set has no labels: the student alone learns nothing from it and is a control at chance"
+
+
+def _notes_on_choice(pairs: Iterable[PairRuns]) -> list[str]:
+    """That nothing can choose among several settings of a method, since no image is held out; empty where each has one."""
+    counts: dict[str, int] = {}
+    for pair in pairs:
+        settings: dict[str, set[str]] = {}
+        for planned in pair.students:
+            settings.setdefault(planned.run.objective.label, set()).add(planned.run.objective.model_dump_json())
+        counts |= {label: len(found) for label, found in settings.items() if len(found) > counts.get(label, 1)}
+    if not counts:
+        return []
+    listed = ", ".join(f"{number_of(count, 'setting')} of {label}" for label, count in counts.items())
+    no_verdict = ", and there is no verdict about KD, which has several" if KD in counts else ""
+    return [
+        f"no image is held out for validation, so that nothing can choose among {listed}: each is a row of its own{no_verdict}; "
+        "--val-fraction 0.2 holds some out, or give one setting of each method"
+    ]
 
 
 def _notes_on_doses(config: BenchConfig, requests: Sequence[Request]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
+from kdzoo.suite.plan.starts import LOOKED_FOR, is_bench
 from kdzoo.suite.report.proof import Proof, read_proof
 from kdzoo.suite.report.records import Record, by_place, read_record
 from kdzoo.tasks.classification import CLASSIFICATION
@@ -62,8 +63,8 @@ def read_bench(folder: Path) -> BenchRecords:
     Of runs that differ only in the versions of their methods or of the engine the newest count; pretrain stages never do.
     """
     store = Store(folder)
-    if not (folder / "runs").is_dir():
-        raise InputError(f"{folder}: not a bench (expected a folder with runs/)")
+    if not is_bench(folder):
+        raise InputError(f"{folder}: not a bench (looked for {LOOKED_FOR} in it)")
     records: list[Record] = []
     notes: list[str] = []
     stages: dict[str, Record] = {}

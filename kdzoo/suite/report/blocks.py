@@ -111,14 +111,19 @@ class Block:
 
     @cached_property
     def healthy(self) -> tuple[Standing, ...]:
-        """The settings that are done, in part at least, and not collapsed: those that statistics are made with."""
+        """The settings that are done, in part at least, and not collapsed."""
         return tuple(standing for standing in self.standings if standing.done and standing.collapsed is None)
 
     @cached_property
+    def compared(self) -> tuple[Standing, ...]:
+        """The healthy settings that statistics are made with: those of two seeds or more, or all where none has a second seed."""
+        return tuple(standing for standing in self.healthy if self.has_one_seed or len(standing.done) > 1)
+
+    @cached_property
     def model(self) -> ErrorModel | None:
-        """The errors of the healthy settings, in their order; None where there is none."""
-        resolution = max((standing.resolution for standing in self.healthy), default=0.0)
-        return model_of([standing.values for standing in self.healthy], resolution) if self.healthy else None
+        """The errors of the settings that are compared, in their order; None where there is none."""
+        resolution = max((standing.resolution for standing in self.compared), default=0.0)
+        return model_of([standing.values for standing in self.compared], resolution) if self.compared else None
 
     @cached_property
     def common_seeds(self) -> frozenset[int]:

@@ -36,7 +36,8 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
     Differences are in the task's headline on the test images to the first side, with a 95 % interval: paired by seed where both
     sides have the same seeds run by run, else Welch's from means and standard deviations; none where a side's own table calls the row
-    collapsed, or where both sides hold the same runs (a copy). A row that only one side has is kept, and where a side has
+    collapsed, or where both sides hold the same runs with the same results (a copy, or trained again).
+    A row that only one side has is kept, and where a side has
     several rows for one of another's, each is compared with it. Warns for every part of the protocol that is not the same
     on all sides, and of copies. Raises InputError for sides of different tasks.
     """
@@ -77,7 +78,8 @@ def _copies(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
         same = tests.eq(SAME_RUNS).sum()
         if same:
             rows = int(tests.notna().sum())
-            warnings.append(f"{name}: {same} of {rows} rows hold the same runs as {names[0]} (a copy): they have no test")
+            alike = f"the same runs with the same results as in {names[0]} (a copy, or trained again)"
+            warnings.append(f"{name}: {same} of {rows} rows are {alike}: they have no test")
     return warnings
 
 

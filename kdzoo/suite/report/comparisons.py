@@ -14,7 +14,7 @@ from kdzoo.suite.report.error_model import Contrast, holm
 
 @dataclass(frozen=True)
 class Comparisons:
-    """A family: every healthy row of a table against one control. Empty where the control is not there or collapsed."""
+    """A family: every row of a table that is compared against one control. Empty where the control is not among them."""
 
     standings: tuple[Standing, ...]
     contrast: Contrast | None
@@ -41,11 +41,11 @@ class Comparisons:
 
 
 def comparisons(block: Block, control: str) -> Comparisons:
-    """Every healthy row of a table against a control, by the table's error model."""
-    position = position_of(block.healthy, block.only(control))
+    """Every row of a table that is compared (`Block.compared`) against a control, by the table's error model."""
+    position = position_of(block.compared, block.only(control))
     if block.model is None or position is None:
         return Comparisons((), None, np.zeros(0, bool))
-    others = [at for at in range(len(block.healthy)) if at != position]
+    others = [at for at in range(len(block.compared)) if at != position]
     whole = block.model.against(position)
     contrast = Contrast(whole.mean[others], whole.error[others], whole.freedom[others])
-    return Comparisons(tuple(block.healthy[at] for at in others), contrast, holm(contrast.p()))
+    return Comparisons(tuple(block.compared[at] for at in others), contrast, holm(contrast.p()))

@@ -52,6 +52,8 @@ def footnotes(bench: BenchRecords, board: pd.DataFrame, frames: Sequence[pd.Data
     notes_of: list[Callable[[Block], str]] = [lambda block: search_note(block.searched), one_seed, ranks]
     if tested:
         notes_of.append((lambda block: errors(block) + family(block)) if at_once else errors)
+    if any(name.startswith("vs ") for name in names) and not at_once:
+        notes_of.append(alone_or_at_once)
     if "why" in names:
         notes_of.append(collapsed)
     if tested:
@@ -171,12 +173,19 @@ def family(block: Block) -> str:
     return f" Columns with all: {max(_families(block))} rows at once." if known and _families(block) else ""
 
 
+def alone_or_at_once(block: Block) -> str:
+    """Why an interval of the verdict is wider than that of the same row; empty where both are of one comparison, or there are none."""
+    if not errors(block) or max(_families(block)) < 2:
+        return ""
+    return "An interval in the table is for its row alone; those of the verdict hold for all rows at once, and are wider."
+
+
 def errors(block: Block) -> str:
     """Which model a table's intervals and p-values come from, in words; empty where there are none."""
     model = block.model
     if model is None or math.isnan(model.pooled) or model.pooled <= 0 or not _families(block):
         return ""
-    rows = len(block.healthy)
+    rows = len(block.compared)
     sd = f"{block.metric.spread_text(math.sqrt(float(model.prior.variance)))} {block.metric.difference_words}"
     seeds = (
         f"{rows} healthy rows share their seeds, so each seed's mean over them is subtracted"
@@ -205,7 +214,7 @@ def resolution(block: Block) -> str:
     tested = next((test for test in tests if test.contrast is not None and test.family), None)
     if tested is None or tested.contrast is None or np.isnan(tested.contrast.detectable).any():
         return ""
-    seeds = sorted({len(standing.done) for standing in block.healthy})
+    seeds = sorted({len(standing.done) for standing in block.compared})
     detectable = block.metric.spread_text(float(np.median(tested.contrast.detectable)))
     return (
         f"With {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds a difference below "

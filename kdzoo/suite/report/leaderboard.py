@@ -74,7 +74,7 @@ def _block_rows(block: Block, known: Mapping[tuple[Any, ...], float], proof: Pro
         {
             **block.head,
             **_row(standing, known),
-            "pairing": _pairing(block) if position_of(block.healthy, standing) is not None else None,
+            "pairing": _pairing(block) if position_of(block.compared, standing) is not None else None,
             **_differences(standing, block),
             **_gap_closed(standing, block, teachers),
             **_ranked_by(standing, block),

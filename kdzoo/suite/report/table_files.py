@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from kdzoo.errors import InputError
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.locks import file_lock
+from kdzoo.runs.store import Store
 from kdzoo.suite.plan.jobs import Outcome
+from kdzoo.suite.plan.starts import RUNS
 from kdzoo.suite.report.bench import BenchRecords, read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.markdown import as_markdown
@@ -41,8 +44,10 @@ def write_tables(folder: Path) -> Tables:
     """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders.
 
     One process at a time: whoever writes last has read last, so that no table is replaced by one of fewer runs. Raises StoreError
-    where they cannot be written.
+    where they cannot be written, InputError where there are no runs: then nothing is written.
     """
+    if not Store(folder).ids():
+        raise InputError(f"{folder}: no runs, so that there are no tables (looked for {RUNS} in it)")
     with file_lock(folder / TABLES_LOCK):
         bench = read_bench(folder)
         board = leaderboard_frame(bench)

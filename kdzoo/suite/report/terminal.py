@@ -206,9 +206,15 @@ def _least_width(frame: pd.DataFrame, name: str) -> int:
 
 
 def _heading(frame: pd.DataFrame, name: str) -> list[str]:
-    """The lines of a column's heading."""
+    """The lines of a column's heading: broken between words, and a path behind a slash."""
     cells = int(frame[name].map(len).max()) if len(frame) else 0
-    return textwrap.wrap(str(name), max(cells, LONGEST_HEADING), break_long_words=False)
+    how = {"break_long_words": False, "break_on_hyphens": False, "replace_whitespace": False}
+    lines = textwrap.wrap(one_line(name).replace("/", f"/{MAY_BREAK}"), max(cells, LONGEST_HEADING), **how)  # type: ignore[arg-type]
+    return [line.replace(MAY_BREAK, "") for line in lines]
+
+
+MAY_BREAK = "\v"
+"""blank to textwrap, and in no heading"""
 
 
 def is_words(name: str) -> bool:

@@ -141,7 +141,7 @@ def _listed(rivals: Sequence[_Rival]) -> str:
 def _level(rivals: Sequence[_Rival], block: Block) -> str:
     """How sure that is: the family is the table's, the student alone included."""
     family = comparisons(block, KD).family
-    seeds = sorted({len(standing.done) for standing in block.healthy})
+    seeds = sorted({len(standing.done) for standing in block.compared})
     words = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return f"95 % for {_all(family)} comparisons at once, {words} seeds" if family > 1 else f"95 %, {words} seeds"
 

@@ -22,7 +22,7 @@ from kdzoo.runs.events import (
     TrainingBegun,
 )
 from kdzoo.suite.run.progress import Clock, Tracker
-from kdzoo.suite.run.wording import best_words, clock_words, ended_words, run_words, teacher_words, together_words
+from kdzoo.suite.run.wording import clock_words, ended_words, run_words, teacher_words, together_words
 from kdzoo.text import number_of, one_line
 
 PROGRESS_SECONDS = 10.0
@@ -66,8 +66,9 @@ class PlainDisplay:
                 return f"pretrain stage failed: {run_words(event)}"
             case RunDone() | RunFailed() | RunPaused():
                 number = tracker.count("done") + tracker.count("failed")
-                best = f"   {best_words(tracker.best)}" if tracker.best is not None else ""
-                return f"[{number:{len(str(tracker.total))}}/{tracker.total}] {run_words(event)}: {ended_words(event, apart=apart)}{best}"
+                line = f"[{number:{len(str(tracker.total))}}/{tracker.total}] {run_words(event)}: {ended_words(event, apart=apart)}"
+                best = f"{line}  best so far"
+                return best if tracker.best is event and len(best) <= self.console.width else line
             case TeacherChecked():
                 return teacher_words(event)
             case DataLine(text) | Summary(text) | CommandToRun(text):
