@@ -102,7 +102,8 @@ def run_folder(name: str, results: Path) -> RunFolder:
         return RunFolder(path.resolve())
     for bench in (path, results / name):
         if is_bench(bench):
-            raise InputError(f"run: {name} is a bench, not one of its runs; `kdzoo status {shlex.quote(str(bench))} --json` lists their ids{_example(bench)}")
+            ids = f"`kdzoo status {shlex.quote(str(bench))} --json` lists their ids"
+            raise InputError(f"run: {name} is a bench, not one of its runs; {ids}{_example(bench)}")
     stores = [*map(Store, benches(results)), teacher_store()]
     for store in stores:
         if (store.run(name).path / "run.json").is_file():

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import shutil
 
 import pandas as pd
 import pytest
@@ -60,6 +61,17 @@ def test_a_wider_terminal_shows_more_columns_in_the_same_order(bench):
 def test_a_column_without_a_value_takes_no_room(bench):
     frame = display_frame(leaderboard_frame(read_bench(bench)), TOP1).assign(**{"val top-1": ""})
     assert "val top-1" not in fitting(frame, 300)
+
+
+def test_why_the_verdict_has_wider_intervals_is_said_where_the_table_does_not_show_them(bench):
+    why = "those of the verdict hold for the whole table at once, and are wider"
+    assert why in " ".join(shown(bench, 80).split())
+    assert why not in " ".join(shown(bench, 400).split())
+    shutil.rmtree(next((bench / "runs").glob("at-*")).parent)
+    for seed in range(3):
+        write(bench, objective("none"), seed, val=0.80, test=NONE[seed])
+        write(bench, objective("hinton"), seed, val=0.88, test=KD[seed])
+    assert why not in " ".join(shown(bench, 80).split()), "one comparison with each control: the two are the same"
 
 
 def test_what_failed_is_shown_with_its_reason_and_what_is_damaged_with_its_file(bench):

@@ -177,7 +177,7 @@ def alone_or_at_once(block: Block) -> str:
     """Why an interval of the verdict is wider than that of the same row; empty where both are of one comparison, or there are none."""
     if not errors(block) or max(_families(block)) < 2:
         return ""
-    return "An interval in the table is for its row alone; those of the verdict hold for all rows at once, and are wider."
+    return "An interval in the table is for its row alone; those of the verdict hold for the whole table at once, and are wider."
 
 
 def errors(block: Block) -> str:
