@@ -23,7 +23,7 @@ from kdzoo.teachers.cache import TeacherCache
 from kdzoo.training.batched import BatchedMembers, batch_members
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.compiled import compile_students
-from kdzoo.training.train import FLUSH_STEPS, fail_nonfinite, fit, open_answers, step
+from kdzoo.training.train import NAN_CHECK_STEPS, fail_nonfinite, fit, open_answers, step
 
 STOCK = 4
 """batches that are gathered beforehand where what is timed is not to gather them"""
@@ -42,7 +42,7 @@ def training(cohort: Cohort, *, replay: bool = False) -> Iterator[int]:
         for loaded in plan.batches():
             step(cohort, plan, loaded, Progress(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs), answers)
             number += 1
-            if number % FLUSH_STEPS == 0:
+            if number % NAN_CHECK_STEPS == 0:
                 fail_nonfinite(cohort)
             _raise_if_failed(cohort)
             yield len(loaded.index)

@@ -80,9 +80,8 @@ def main() -> None:
                 print(f"| {folder.name} | {cost.method} | {cost.seeds} | {cost.hours:.1f} | {cost.search_hours:.1f} |")
             if rows:
                 middle = statistics.median(cost.hours + cost.search_hours for cost in rows)
-                print(
-                    f"| {folder.name} | median of {len(rows)} rows | {statistics.median(c.seeds for c in rows):g} | {middle:.1f} with it | |"
-                )
+                seeds = statistics.median(cost.seeds for cost in rows)
+                print(f"| {folder.name} | median of {len(rows)} rows | {seeds:g} | {middle:.1f} with the search | |")
 
 
 if __name__ == "__main__":

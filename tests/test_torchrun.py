@@ -16,7 +16,7 @@ from kdzoo.errors import InputError
 from kdzoo.runs.options import ExecutionSpec
 from kdzoo.suite.run.launchers.gpus import VISIBLE, see_own_gpu
 from kdzoo.suite.run.sharing import problems_of_sharing
-from kdzoo.suite.run.torchrun import Place, place_of
+from kdzoo.suite.run.torchrun import TorchrunProcess, torchrun_process
 
 pytestmark = pytest.mark.slow
 BENCH = "bench --data digits --methods hinton,rkd --temperatures 4 --seeds 1 --no-refit --keep student --threads 1"
@@ -108,9 +108,9 @@ def test_options_that_torchrun_decides_are_refused_and_all_processes_end(place):
 
 def test_a_process_of_torchruns_knows_its_place_and_sees_its_own_gpu(monkeypatch):
     variables = {"TORCHELASTIC_RUN_ID": "none", "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}
-    assert place_of(variables) == Place(5, 1, 8)
-    assert place_of({**variables, "WORLD_SIZE": "1"}) is None
-    assert place_of({name: value for name, value in variables.items() if name != "TORCHELASTIC_RUN_ID"}) is None
+    assert torchrun_process(variables) == TorchrunProcess(5, 1, 8)
+    assert torchrun_process({**variables, "WORLD_SIZE": "1"}) is None
+    assert torchrun_process({name: value for name, value in variables.items() if name != "TORCHELASTIC_RUN_ID"}) is None
     for before, after in ((None, "1"), ("4,6", "6"), ("", "")):
         environment = {} if before is None else {VISIBLE: before}
         see_own_gpu(1, environment)

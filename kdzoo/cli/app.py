@@ -24,7 +24,7 @@ from kdzoo.cli.output import print_message
 from kdzoo.cli.streams import DurableStream, make_streams_durable
 from kdzoo.cli.verbs import Verbs
 from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed, add_clause, problems_of
-from kdzoo.suite.run.torchrun import Place, place_of
+from kdzoo.suite.run.torchrun import TorchrunProcess, torchrun_process
 from kdzoo.text import first_line
 from kdzoo.version import VERSION
 
@@ -76,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and leave with its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     streams = make_streams_durable()
-    if (place := place_of(os.environ)) is not None:
-        _take_place(place, words, streams)
+    if (process := torchrun_process(os.environ)) is not None:
+        _run_as_process(process, words, streams)
     sys.exit(_status_and_output(words, streams))
 
 
@@ -91,18 +91,18 @@ def _status_and_output(words: Sequence[str], streams: Iterable[DurableStream]) -
     return status or (FAILED if faults else DONE)
 
 
-def _take_place(place: Place, words: Sequence[str], streams: Iterable[DurableStream]) -> NoReturn:
+def _run_as_process(process: TorchrunProcess, words: Sequence[str], streams: Iterable[DurableStream]) -> NoReturn:
     """Leave with the status of a command line that torchrun has started several times: the first runs it, the others train with it."""
     from kdzoo.suite.run.launchers.gpus import see_own_gpu
 
-    see_own_gpu(place.local_rank, os.environ)  # before torch counts them
+    see_own_gpu(process.local_rank, os.environ)  # before torch counts them
     from kdzoo.suite.run.follower import follow_leader, ignore_signals
     from kdzoo.suite.run.followers import dismiss, join_torchrun, of_torchrun
 
-    if place.rank:
+    if process.rank:
         ignore_signals()
     join_torchrun()
-    if place.rank:
+    if process.rank:
         follow_leader(of_torchrun())
         sys.exit(DONE)
     status = _status_and_output(words, streams)

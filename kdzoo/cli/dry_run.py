@@ -47,7 +47,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     from kdzoo.data.report import data_lines
     from kdzoo.runs.store import teacher_store
     from kdzoo.suite.plan.cohorts import make_jobs
-    from kdzoo.suite.run.bench import where_data_is_told
+    from kdzoo.suite.run.bench import data_command
     from kdzoo.suite.run.disk_space import bytes_of_results, free_space
     from kdzoo.suite.run.estimate import Probes, estimate, estimate_refit
     from kdzoo.suite.run.search_left import left_of
@@ -63,7 +63,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         if (state := states[planned.run.id]) in states_left and (planned.run.id in left or state == "failed")
     ]
     teachers = [planned.run for planned in plan.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
-    described = data_lines(plan.data, where_data_is_told(prepared.config))
+    described = data_lines(plan.data, data_command(prepared.config))
     cohorts = [job for job in make_jobs(open_runs, plan, options, prepared.jobs) if job.kind == "students"]
     counts = Counter(states.values())
     behind = counts["paused"] - sum(states[planned.run.id] == "paused" for planned in open_runs)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kdzoo.suite.plan.recipe_files import PairValues, RecipeFile
 
 
-LITERATURES_EPOCHS = 240
+USUAL_EPOCHS = 240
 """of the CIFAR recipe that a pretrain stage's epochs are shown for"""
 
 
@@ -138,14 +138,14 @@ def explain(
         raise InputError(f"{'student' if teacher else 'teacher'}: missing; a teacher and a student go together")
     request, protocol = parse_request(method), recipe_file(recipe) if recipe else None
     hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
-    meet = (protocol.pairing if protocol else "deep") if pairing is None else pairing.value
+    pairing_rule = (protocol.pairing if protocol else "deep") if pairing is None else pairing.value
     pair = _pair_name(teacher, student) if teacher and student else None
     objective = resolve_objective(
         request,
         Setting(weight=weight, alpha=alpha),
         hyperparameters,
-        meet,
-        epochs=int(protocol.recipe.get("epochs", LITERATURES_EPOCHS)) if protocol else LITERATURES_EPOCHS,
+        pairing_rule,
+        epochs=int(protocol.recipe.get("epochs", USUAL_EPOCHS)) if protocol else USUAL_EPOCHS,
         published=protocol.published_for(pair) if protocol and pair else {},
     )
     if as_json:
@@ -157,7 +157,7 @@ def explain(
     if recipe and protocol:
         print_text("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)))
     if teacher and student:
-        print_text(stages(objective, teacher, student, image, meet))
+        print_text(stages(objective, teacher, student, image, pairing_rule))
     return 0
 
 

@@ -44,7 +44,7 @@ def train(
     """
     from kdzoo.data.report import data_lines
     from kdzoo.suite.plan.planned import Plan
-    from kdzoo.suite.run.bench import where_data_is_told
+    from kdzoo.suite.run.bench import data_command
     from kdzoo.suite.run.prepare import prepare
 
     options = read_options(keys, small_stem=small_stem)
@@ -58,7 +58,7 @@ def train(
         teachers = tuple(prepared.plan.teachers.values())
         if not teachers:
             raise InputError(f"train: expected a network's name without weights, got {model!r}")
-        for line in data_lines(prepared.plan.data, where_data_is_told(configuration)):
+        for line in data_lines(prepared.plan.data, data_command(configuration)):
             print_text(line)
         own = Plan(f"{model} on {configuration.data}", teacher_store().folder, teachers, {}, len(teachers))
         outcome = train_plan(replace(prepared, plan=own), launcher)

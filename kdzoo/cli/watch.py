@@ -17,11 +17,11 @@ from kdzoo.text import in_encoding
 
 LEAST_SECONDS = 2.0
 """between two readings"""
-OF_A_PROCESSOR = 0.05
+PROCESSOR_SHARE = 0.05
 """the share of a processor that reading may take: what is watched needs the processors itself"""
 WINDOW_SECONDS = 600.0
 """seconds over which the speed is measured that the time left is computed from"""
-KNOWN_AFTER_SECONDS = 20.0
+LEAST_SECONDS_TO_ESTIMATE = 20.0
 """seconds of watching before a time left is shown"""
 
 Part = str | RenderableType
@@ -88,7 +88,7 @@ def _timed(look: Callable[[], View]) -> tuple[View, float]:
     """What is seen, and how many seconds to wait before the next look."""
     began = time.process_time()
     view = look()
-    return view, max(LEAST_SECONDS, (time.process_time() - began) / OF_A_PROCESSOR)
+    return view, max(LEAST_SECONDS, (time.process_time() - began) / PROCESSOR_SHARE)
 
 
 def _on_screen(part: Part, screen: Console) -> RenderableType:
@@ -112,7 +112,7 @@ class Pace:
     def seconds_left(self) -> float | None:
         """The work left at the speed of the last minutes; None until that is known."""
         (then, before), (now, share) = self._history[0], self._history[-1]
-        if now - then < KNOWN_AFTER_SECONDS or share <= before:
+        if now - then < LEAST_SECONDS_TO_ESTIMATE or share <= before:
             return None
         return (1 - share) * (now - then) / (share - before)
 

@@ -30,7 +30,7 @@ class BatchedMembers:
     def learn(self, images: Tensor, teacher: Outputs | None, batch: Batch, before: tuple[Any, ...]) -> None:
         """A step of every member that has not failed; one whose loss or its backward cannot be computed fails alone.
 
-        before: the global settings, which every member leaves as they are (`Member.apart`).
+        before: the global settings, which every member leaves as they are (`Member.isolate_failure`).
         """
         losses_by_member: dict[int, Losses] = {}
         leaves: list[tuple[Tensor, Tensor]] = []
@@ -38,7 +38,7 @@ class BatchedMembers:
             member = self.members[number]
             if member.failure is not None:
                 continue
-            with member.apart(before):
+            with member.isolate_failure(before):
                 losses, its = _to_outputs(member, outputs, teacher, batch)
             if member.failure is None:
                 losses_by_member[number] = losses
@@ -48,7 +48,7 @@ class BatchedMembers:
         torch.autograd.backward([output for output, _ in leaves], [gradient for _, gradient in leaves])
         self.stack.share_gradients()
         for number, losses in losses_by_member.items():
-            with self.members[number].apart(before):
+            with self.members[number].isolate_failure(before):
                 self.members[number].update(losses, len(batch.index), batch.clock.steps)
 
     def _outputs(self, images: Tensor, batch: Batch) -> list[Outputs]:

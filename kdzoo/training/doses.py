@@ -82,7 +82,7 @@ def measure(
     execution: Placement,
     modules: Modules,
     *,
-    take_up: Callable[[Member, LocatedRun], None] = lambda member, located: None,
+    prepare_member: Callable[[Member, LocatedRun], None] = lambda member, located: None,
     stop: Callable[[], None] = lambda: None,
 ) -> dict[str, Ratio | Exception]:
     """The ratio of each of several runs of one student, teacher, data set and recipe, by the runs' ids.
@@ -93,7 +93,7 @@ def measure(
     taken, and nothing learns: without ramps, without auxiliary losses.
     Which methods are measured together changes no number. A method that fails gives its exception in place of its ratio.
 
-    shapes: the teacher's, where it has one. take_up: called with each member before its first step, to start it from a
+    shapes: the teacher's, where it has one. prepare_member: called with each member before its first step, to start it from a
     pretrain stage. stop: called before every step; may raise.
     """
     alone = located_runs[0].run.model_copy(
@@ -108,7 +108,7 @@ def measure(
         objective = build_run_objective(located, network, own, dataset, splits, teacher_shapes)
         return Member(located.run, located.folder, network, size, objective, execution)
 
-    # The network is the learner's to limit: a probe would do it again, and what a number is would hang on how many there are.
+    # Only the learner applies max-norm: if each probe did too, the ratios would depend on how many there are.
     unlimited = alone.recipe.model_copy(update={"max_norm": None})
     learner = member_of(LocatedRun(alone, RunFolder(Path(alone.id)), located_runs[0].paths))
     probes: dict[str, DoseProbe] = {}
@@ -116,7 +116,7 @@ def measure(
     for located in located_runs:
         try:
             member = member_of(LocatedRun(located.run.model_copy(update={"recipe": unlimited}), located.folder, located.paths))
-            take_up(member, located)
+            prepare_member(member, located)
             probes[located.run.id] = DoseProbe(member, learner)
         except Exception as error:  # a method that cannot be built is its own failure alone
             faults[located.run.id] = error

@@ -137,7 +137,7 @@ class Member:
         self.step += 1
 
     @contextmanager
-    def apart(self, before: tuple[Any, ...]) -> Iterator[None]:
+    def isolate_failure(self, before: tuple[Any, ...]) -> Iterator[None]:
         """A block, part of a step, in which any exception fails this run alone and is kept with its traceback.
 
         Global settings that the block leaves other than `before` are put back, and fail the run as well.

@@ -27,7 +27,7 @@ from kdzoo.training.finish import close_epoch, finish, pause, skipped_steps
 from kdzoo.training.member import Member
 from kdzoo.training.processes import ProcessesBroken, is_of_group
 
-FLUSH_STEPS = 50
+NAN_CHECK_STEPS = 50
 """steps from one look for a NaN or infinite loss to the next; in between nothing is copied from the device"""
 
 GO_ON, SAVE, STOP = range(3)
@@ -49,7 +49,7 @@ def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, 
     if cohort.batched is not None:
         cohort.batched.learn(inputs[Pass.FIRST], teacher, batch, before)
     for member in cohort.unbatched:
-        with member.apart(before):
+        with member.isolate_failure(before):
             member.learn(member.losses(inputs, teacher, batch, loaded.size), loaded.size, clock.steps)
         refuse_to_go_on_alone(cohort, member)
 
@@ -63,7 +63,7 @@ def refuse_to_go_on_alone(cohort: Cohort, member: Member) -> None:
 def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
     """Train the members, all at the same step, to the end of the recipe and write the result of each.
 
-    Where the options ask for fewer epochs, they are paused there with a checkpoint, from which they go on as if nothing had been.
+    Where the options ask for fewer epochs, they are paused there with a checkpoint, from which they resume exactly.
 
     A run that fails is reported by an event of its own before the next step. Raises Stopped, with every member checkpointed,
     when `stop` says so, and StoreError when results cannot be written.
@@ -80,7 +80,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         answers = open_answers(cohort, plan, first, emit)
         for number, loaded in enumerate(plan.batches(first), start=epoch * cohort.steps_an_epoch + first):
             step(cohort, plan, loaded, Progress(epoch, cohort.recipe.epochs, number, steps), answers)
-            if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
+            if (number + 1) % NAN_CHECK_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
                 fail_nonfinite(cohort)
                 ids = [member.run.id for member in cohort.active]
                 units = len(ids) * UNITS_AN_EPOCH * (number + 1 - last_reported) / cohort.steps_an_epoch
@@ -185,7 +185,7 @@ def attempt(cohort: Cohort, member: Member, act: Callable[[], None]) -> None:
         act()
     except (StoreError, InputError, ProcessesBroken):
         raise
-    except (Exception, SystemExit) as error:  # kept with its traceback, as in `Member.apart`
+    except (Exception, SystemExit) as error:  # kept with its traceback, as in `Member.isolate_failure`
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise StoreError(f"cannot write below {member.folder.path}: {error.strerror}") from error
         if is_of_group(error):

@@ -23,7 +23,7 @@ from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.proof.merge import merge
 from kdzoo.suite.proof.submit import submit
 from kdzoo.suite.report.bench import read_bench
-from kdzoo.suite.report.promotion import going_on
+from kdzoo.suite.report.promotion import promoted_settings
 from kdzoo.suite.report.protocol import protocol_of
 from kdzoo.suite.report.runs_table import runs_frame
 from kdzoo.suite.report.table_files import write_tables
@@ -106,12 +106,12 @@ def test_what_goes_on_is_best_on_validation_after_that_epoch_and_the_controls_al
         ("hinton", 1.0): [(0.8, 0.9), (0.6, 0.9)],
         ("at", 4.0): [(0.8, 0.9), (0.9, 0.9)],
     })  # fmt: skip
-    assert going_on(settings, 1, 3, ("none", "hinton")) == ["at 4", "hinton 1", "none 4"]
-    assert going_on(settings, 1, 4, ("none", "hinton")) == ["at 4", "hinton 1", "hinton 2", "none 4"]  # of equal top-1 by NLL
-    assert going_on(settings, 2, 2, ()) == ["none 4", "hinton 2"]
+    assert promoted_settings(settings, 1, 3, ("none", "hinton")) == ["at 4", "hinton 1", "none 4"]
+    assert promoted_settings(settings, 1, 4, ("none", "hinton")) == ["at 4", "hinton 1", "hinton 2", "none 4"]  # of equal top-1 by NLL
+    assert promoted_settings(settings, 2, 2, ()) == ["none 4", "hinton 2"]
     settings["at 4"][1].fail("Traceback ...\nRuntimeError: no\n")
-    assert going_on(settings, 1, 3, ("none", "hinton")) == ["hinton 1", "hinton 2", "none 4"]
-    assert going_on(settings, 3, 3, ("none", "hinton")) == []
+    assert promoted_settings(settings, 1, 3, ("none", "hinton")) == ["hinton 1", "hinton 2", "none 4"]
+    assert promoted_settings(settings, 3, 3, ("none", "hinton")) == []
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_a_module_learns_from_the_first_batch_with_a_label_on(tmp_path):
         def keep(member: Member, located: LocatedRun) -> None:
             kept.append((member, torch.nn.utils.parameters_to_vector(member.objective.parameters()).clone()))
 
-        found, *_ = measured([located], hidden, take_up=keep)
+        found, *_ = measured([located], hidden, prepare_member=keep)
         ((member, before),) = kept
         assert isinstance(found["fitnet"], Ratio)
         after = torch.nn.utils.parameters_to_vector(member.objective.parameters())
@@ -168,7 +168,7 @@ def test_peers_are_measured_under_the_dropout_that_they_train_with(tmp_path):
     rates = {"recipe.dropout": 0.5, "recipe.input_dropout": 0.2, "teacher_recipe.dropout": 0, "teacher_recipe.input_dropout": 0}
     kept: list[Member] = []
     located_runs = units("dml", tmp_path, pairs=[], teacher="mlp_24", student="mlp_16_12", set=rates)
-    measured(located_runs, take_up=lambda member, located: kept.append(member))
+    measured(located_runs, prepare_member=lambda member, located: kept.append(member))
     (student, peer) = kept[0].learners
     for network in (student, peer):
         assert [part.p for part in network.modules() if isinstance(part, torch.nn.Dropout)] == [0.2, 0.5, 0.5]

@@ -28,7 +28,7 @@ ONE_SEED = (
 )
 
 
-ENTERS = "A collapsed or failed setting enters at the lowest gain of a healthy one on that pair."
+ENTERS = "A collapsed or failed setting counts with the lowest gain of a healthy one on that pair."
 
 
 FEW = f"Over pairs: mean difference to tuned KD ± standard error over the pairs; about these pairs only. {ENTERS}"

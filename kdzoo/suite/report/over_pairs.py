@@ -32,7 +32,7 @@ def pair_groups(blocks: Sequence[Block]) -> list[tuple[str, tuple[Block, ...]]]:
 def over_pairs(blocks: Sequence[Block]) -> pd.DataFrame:
     """A row a method that stands in every one of the pairs: its mean gain over tuned KD with its standard error, best first.
 
-    A collapsed or failed setting enters at the lowest gain of a healthy one on that pair: how deep it fell says nothing
+    A collapsed or failed setting counts with the lowest gain of a healthy one on that pair: how deep it fell says nothing
     of how a method does elsewhere. From MANY_PAIRS pairs on also Wilcoxon's signed-rank test on the pairs' means with
     Holm's mark over all methods, and the mean rank, KD's among them, with a bootstrap interval over pairs.
     """

@@ -12,7 +12,7 @@ from kdzoo.suite.report.selection import order_of
 Order = tuple[float | str, ...]
 
 
-def going_on(settings: Mapping[str, Sequence[RunFolder]], epoch: int, count: int, controls: Iterable[str]) -> list[str]:
+def promoted_settings(settings: Mapping[str, Sequence[RunFolder]], epoch: int, count: int, controls: Iterable[str]) -> list[str]:
     """The names of the `count` settings that are best after an epoch, best first, by what a finished sweep chooses by.
 
     settings: the folders of each setting's runs, one a seed. The best setting of each control is always among them, since every

@@ -17,7 +17,7 @@ from kdzoo.runs.store import RunFolder, State
 from kdzoo.tasks.known import task_named
 from kdzoo.tasks.task import Task
 
-GROUND = ("data", "engine", "recipe", "student")
+SHARED_FIELDS = ("data", "engine", "recipe", "student")
 
 
 class Place(NamedTuple):
@@ -81,7 +81,7 @@ class Record:
             recipe=str(about.get("recipe") or "-"),
             phase=str(about.get("phase") or "sweep"),
             epochs=run.recipe.epochs,
-            ground=_ground(*(self.canonical[name] for name in GROUND)),
+            ground=_ground(*(self.canonical[name] for name in SHARED_FIELDS)),
             teacher=self.canonical["teacher"] if run.teacher else "",
         )
 
@@ -89,7 +89,7 @@ class Record:
 @lru_cache
 def _ground(*fields: str) -> str:
     """The canonical JSON of what runs of one table share, the same text for all of them."""
-    return object_of(dict(zip(GROUND, fields, strict=True)))
+    return object_of(dict(zip(SHARED_FIELDS, fields, strict=True)))
 
 
 def taught_on(record: Record) -> str:

@@ -16,7 +16,7 @@ def is_collapsed(val_top1: np.ndarray, alone: np.ndarray, images: int) -> np.nda
     """Whether validation top-1 (..., seeds) lies so far below the student alone's that its runs went wrong.
 
     By more than COLLAPSE_POINTS and more than COLLAPSE_SDS standard deviations of the student alone, which are taken to
-    be at least sqrt(p (1 - p) / N), what N images leave open of an accuracy p. A bound that is met is not passed.
+    be at least sqrt(p (1 - p) / N), what N images leave open of an accuracy p. A row exactly at the bound is not collapsed.
     """
     base = alone.mean(-1)
     own = alone.std(-1, ddof=1) if alone.shape[-1] > 1 else np.zeros_like(base)

@@ -71,5 +71,5 @@ def note_on_score(tables: int) -> str:
     about = "about these tables only" if tables < MANY_PAIRS else "p: Wilcoxon's signed-rank test, *: after Holm's correction"
     return (
         f"Mean gain over tuned KD over {tables} tables with Student's 95 % interval; mean rank with a 95 % bootstrap interval over tables; "
-        f"{about}. A collapsed or failed setting enters at the lowest gain of a healthy one in that table."
+        f"{about}. A collapsed or failed setting counts with the lowest gain of a healthy one in that table."
     )

@@ -59,7 +59,7 @@ def run(
     emit_notes(prepared.plan.notes, emit)
     if prepared.options.wandb is not None and prepared.options.wandb.get("note"):
         emit(Note(prepared.options.wandb["note"]))
-    for line in data_lines(prepared.plan.data, where_data_is_told(prepared.config)):
+    for line in data_lines(prepared.plan.data, data_command(prepared.config)):
         emit(DataLine(line))
     if retry_failed:
         forget_failed_teachers(prepared.plan)
@@ -74,7 +74,8 @@ def run(
         emit(Note("refit: the chosen settings are trained with fresh seeds on the whole training set"))
         plans.append(refit_plan(prepared))
         keep_command(prepared, plans, command, emit)
-        of_refit = train_plan(replace(prepared, plan=plans[1], checked=frozenset()), launcher, emit, retry_failed=retry_failed)
+        whole = replace(prepared, plan=plans[1], checked=frozenset())
+        of_refit = train_plan(whole, launcher, emit, retry_failed=retry_failed, stop=stop)
         outcome = outcome.joined(of_refit)
     emit_notes(check_hints([planned.run for planned in prepared.plan.students], outcome.failed), emit)
     tables = write_tables(prepared.plan.folder)
@@ -129,7 +130,7 @@ def race_plan(prepared: Prepared, refit_of_sweep: Plan, race: Race) -> tuple[Pla
     return replace(refit_of_sweep, students=students, grid_size=len(students)), decisions
 
 
-def where_data_is_told(config: BenchConfig) -> str:
+def data_command(config: BenchConfig) -> str:
     """The command that prints everything about a bench's data; for data that exist in this process alone, a file."""
     source = DATA.plugin_of(config.data)
     if source == "":

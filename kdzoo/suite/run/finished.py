@@ -20,7 +20,7 @@ from kdzoo.runs.store import Store
 from kdzoo.suite.plan.config import BenchConfig
 
 PACKAGES = ("scikit-learn", "timm")
-"""whose versions a plan may hang on: the digits are part of the one, networks of the other"""
+"""whose versions a plan depends on: scikit-learn ships the digits, timm the networks"""
 
 
 def finished_runs(config: BenchConfig) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ from kdzoo.runs.metrics_file import validation_at
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.budget import search_rungs, settings_of
 from kdzoo.suite.plan.jobs import Outcome
-from kdzoo.suite.report.promotion import going_on
+from kdzoo.suite.report.promotion import promoted_settings
 from kdzoo.suite.run.launchers.launcher import Launcher
 from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.prepare import Prepared
@@ -34,7 +34,7 @@ def search(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_failed: 
     for number, rung in enumerate(schedule):
         if number:
             folders = {name: [plan.store.run(one.run.id) for one in settings[name]] for name in names}
-            names = going_on(folders, before, rung.settings, config.controls)
+            names = promoted_settings(folders, before, rung.settings, config.controls)
         before = rung.epoch
         students = tuple(one for one in plan.students if str(one.run.objective) in set(names))
         is_last = rung is schedule[-1]
@@ -43,10 +43,11 @@ def search(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_failed: 
             prepared,
             plan=replace(plan, students=students),
             options=prepared.options.model_copy(update={"until": None if is_last else rung.epoch}),
+            states={},  # a search may train a run again that was done
         )
         folders_of_rung = [plan.store.run(one.run.id) for one in students]
         for folder in folders_of_rung:
-            send_on(folder, part.options.until)
+            end_pause(folder, part.options.until)
         outcome = outcome.joined(train_plan(part, launcher, emit, retry_failed=retry_failed and number == 0, stop=stop))
         if not is_last and not stop() and (unknown := without_line(folders_of_rung, rung.epoch)):
             for folder in unknown:
@@ -59,8 +60,8 @@ def search(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_failed: 
     return outcome
 
 
-def send_on(folder: RunFolder, until: int | None) -> None:
-    """End the pause of a run that is to be trained on, before its cohort's turn: a paused run is one that was left behind."""
+def end_pause(folder: RunFolder, until: int | None) -> None:
+    """End the pause of a run that is to be trained on, before its cohort's turn: what stays paused was not promoted."""
     if folder.state() == "paused" and not folder.is_over(until):
         folder.go_on()
 

@@ -36,7 +36,7 @@ def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
     waiting = [(located, first) for located in located_runs if (first := located.run.pretrain_run) is not None]
     train_pretrain_runs(store, waiting, job.options, state, emit, stop, about=lambda located: about[located.run.id])
 
-    def take_up_first(member: Member, located: LocatedRun) -> None:
+    def start_from_pretrain_stage(member: Member, located: LocatedRun) -> None:
         if (first := located.run.pretrain_run) is not None:
             if store.run(first.id).state() != "done":
                 raise KdzooError(pretrain_failure(store, first))
@@ -48,7 +48,9 @@ def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
 
     text = "doses: measuring the gradient of " + ", ".join(dict.fromkeys(located.run.objective.label for located in located_runs))
     emit(Note(f"{text} for {about[located_runs[0].run.id].get('pair')}"))
-    ratios = measure(located_runs, dataset, splits, teacher, shapes, execution, state.modules, take_up=take_up_first, stop=stop_here)
+    ratios = measure(
+        located_runs, dataset, splits, teacher, shapes, execution, state.modules, prepare_member=start_from_pretrain_stage, stop=stop_here
+    )
     measured: dict[str, MeasuredRatio] = {}
     for located in located_runs:
         ratio, label = ratios[located.run.id], located.run.objective.label

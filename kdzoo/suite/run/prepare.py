@@ -29,7 +29,7 @@ from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.memory import COHORT_SHARE, note_of_memory
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.sharing import problems_of_sharing
-from kdzoo.suite.run.torchrun import place_of
+from kdzoo.suite.run.torchrun import torchrun_process
 from kdzoo.suite.run.untrained import Untrained
 from kdzoo.training.located import Modules
 from kdzoo.training.run_data import load_dataset, load_transfer_images
@@ -70,7 +70,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         plan = make_plan(config, modules)
         raise_if_any(faults_of_budget(config, plan.students))
         states = states_of(plan)
-        if any(state != "done" for state in states.values()):  # what has been trained can be
+        if any(state != "done" for state in states.values()):  # a bench that is trained to the end needs no check
             tried_on = torch.device(device if device is not None and has_device(device) else "cpu")
             untrained = Untrained(modules or Modules(), config.image_cache)
             notes = preflight(plan, untrained, tried_on, config.check, config.processes_per_run)
@@ -126,7 +126,7 @@ def processes(config: BenchConfig, device: str, plan: Plan, gpus: int = 0) -> tu
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cohorts = len(groups_in_lockstep(plan.students))
     each = config.processes_per_run
-    if place_of(os.environ) is not None:
+    if torchrun_process(os.environ) is not None:
         return 1, config.threads or environments_threads() or 1
     count = config.jobs or min(max((cores if device == "cpu" else gpus) // each, 1), max(cohorts, 1))
     return count, config.threads or environments_threads() or max(1, cores // (count * each))

@@ -11,7 +11,7 @@ from kdzoo.suite.run.wording import label_words
 from kdzoo.tasks.known import task_named
 from kdzoo.text import number_of
 
-KNOWN_AFTER_SECONDS = 3.0
+LEAST_SECONDS_TO_ESTIMATE = 3.0
 """no time left is shown before training has run so long"""
 WINDOW_SECONDS = 60.0
 """the speed is that of the last minute: a teacher's steps and its students' differ"""
@@ -179,7 +179,7 @@ class Tracker:
 
     def _speed(self) -> float | None:
         """Units a second of the last minute; None until training has run for a while."""
-        if not self.history or self.clock() - self.history[0][0] < KNOWN_AFTER_SECONDS:
+        if not self.history or self.clock() - self.history[0][0] < LEAST_SECONDS_TO_ESTIMATE:
             return None
         (then, before), now = self.history[0], self.clock()
         return (self.units_done - before) / (now - then) if self.units_done > before else None

@@ -79,7 +79,7 @@ def renew_unlocked(folder: RunFolder, emit: Emit) -> None:
 
 
 def forget_progress(folder: RunFolder, fault: str, emit: Emit) -> None:
-    """Make a run new again of which something is lost that only training tells, and say so; its files stay beside it."""
+    """Make a run new again whose lost record only training can write anew, and say so; its files stay beside it."""
     with folder.lock() as free:
         if not free:
             return

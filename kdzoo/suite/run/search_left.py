@@ -9,7 +9,7 @@ from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.budget import cost, search_rungs, settings_of
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.planned import Plan, PlannedRun
-from kdzoo.suite.report.promotion import going_on
+from kdzoo.suite.report.promotion import promoted_settings
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ def left_of(config: BenchConfig, plan: Plan) -> Left:
     names, before, number = list(settings), 0, 0
     for number, rung in enumerate(schedule[:-1]):
         folders = {name: [plan.store.run(one.run.id) for one in settings[name]] for name in names}
-        if not all(_has_come_to(folder, rung.epoch) for of_setting in folders.values() for folder in of_setting):
+        if not all(_has_reached(folder, rung.epoch) for of_setting in folders.values() for folder in of_setting):
             break
-        names, before = going_on(folders, rung.epoch, schedule[number + 1].settings, config.controls), rung.epoch
+        names, before = promoted_settings(folders, rung.epoch, schedule[number + 1].settings, config.controls), rung.epoch
     else:
         number = len(schedule) - 1
     trained = cost(schedule[number:]) - before * schedule[number].settings
@@ -38,6 +38,6 @@ def left_of(config: BenchConfig, plan: Plan) -> Left:
     return Left(tuple(one for name in names for one in settings[name]), trained / whole)
 
 
-def _has_come_to(folder: RunFolder, epoch: int) -> bool:
+def _has_reached(folder: RunFolder, epoch: int) -> bool:
     """Whether a run needs no training up to an epoch; one that goes on from there may be under way."""
     return folder.is_over(epoch) or validation_at(folder.metrics, folder.id, epoch) is not None

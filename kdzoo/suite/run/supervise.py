@@ -38,7 +38,7 @@ class Supervisor:
         self.outcome = Outcome()
         self._queue = queue
         self._emit = emit
-        self._silent: dict[int, set[str]] = {}
+        self._unreported: dict[int, set[str]] = {}
         """the runs of a job, by the job's identity, of which nothing has been told"""
         self._deaths: dict[str, int] = {}
 
@@ -50,15 +50,15 @@ class Supervisor:
             case TeacherFailed():
                 raise WorkFailed(event.text)
             case JobEnded() | WorkerDied() if job is not None:
-                silent = self._silent_runs(job)
-                del self._silent[id(job)]
+                unreported = self._unreported_runs(job)
+                del self._unreported[id(job)]
                 if isinstance(event, WorkerDied):
-                    self._try_again(job, silent, event)
+                    self._try_again(job, unreported, event)
                 elif job.kind == "students":
-                    self._read_outcomes(job, silent)
+                    self._read_outcomes(job, unreported)
                 self._queue.end(job)
             case RunsLocked() if job is not None:
-                self._silent_runs(job).difference_update(event.ids)
+                self._unreported_runs(job).difference_update(event.ids)
                 if job.kind == "students":
                     self._queue.add(job.subset(event.ids), delay=LOCK_RETRY_SECONDS)
                     self._emit(Note(f"waiting: another process is training {len(event.ids)} of these runs"))
@@ -67,8 +67,8 @@ class Supervisor:
             case _:
                 self._emit(event)
 
-    def _silent_runs(self, job: Job) -> set[str]:
-        return self._silent.setdefault(id(job), set(job.ids))
+    def _unreported_runs(self, job: Job) -> set[str]:
+        return self._unreported.setdefault(id(job), set(job.ids))
 
     def _count(self, job: Job | None, event: RunDone | RunFailed | RunPaused) -> None:
         if isinstance(event, RunDone):
@@ -79,12 +79,12 @@ class Supervisor:
         else:
             self.outcome.failed[event.id] = event.error
         if job is not None:
-            self._silent_runs(job).discard(event.id)
+            self._unreported_runs(job).discard(event.id)
         self._emit(event)
 
-    def _read_outcomes(self, job: Job, silent: set[str]) -> None:
+    def _read_outcomes(self, job: Job, unreported: set[str]) -> None:
         """Read from disk how those runs of a job came out of which nothing was told; a run without an outcome has failed."""
-        for folder in map(job.store.run, sorted(silent)):
+        for folder in map(job.store.run, sorted(unreported)):
             if folder.state() == "done":
                 self.outcome.done.add(folder.id)
             elif folder.state() == "paused" and folder.is_over(job.options.until):
@@ -97,13 +97,13 @@ class Supervisor:
         run, _ = folder.read_plan()
         self._count(None, RunFailed(folder.id, run.objective.label, "", run.seed, reason))
 
-    def _try_again(self, job: Job, silent: set[str], death: WorkerDied) -> None:
+    def _try_again(self, job: Job, unreported: set[str], death: WorkerDied) -> None:
         """Queue what is left of a job whose worker died; a run that dies alone for the second time has failed."""
         if job.kind != "students":
             self._try_whole_again(job, death)
             return
         again = 0
-        for run_id in [run_id for run_id in job.ids if run_id in silent]:
+        for run_id in [run_id for run_id in job.ids if run_id in unreported]:
             folder = job.store.run(run_id)
             if folder.state() == "failed":  # one of the processes that trained it has said why, before all of them ended
                 self._fail(folder, folder.failure().error)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Place:
+class TorchrunProcess:
     """Which of `count` processes this is, and which of those on its machine."""
 
     rank: int
@@ -15,9 +15,9 @@ class Place:
     count: int
 
 
-def place_of(environment: Mapping[str, str]) -> Place | None:
+def torchrun_process(environment: Mapping[str, str]) -> TorchrunProcess | None:
     """What torchrun's variables say; None where this process was not started by it, or alone."""
     if "TORCHELASTIC_RUN_ID" not in environment:
         return None
-    place = Place(int(environment["RANK"]), int(environment["LOCAL_RANK"]), int(environment["WORLD_SIZE"]))
-    return place if place.count > 1 else None
+    process = TorchrunProcess(int(environment["RANK"]), int(environment["LOCAL_RANK"]), int(environment["WORLD_SIZE"]))
+    return process if process.count > 1 else None

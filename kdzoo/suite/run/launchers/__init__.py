@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from kdzoo.contract.registry import Registry
 from kdzoo.suite.run.launchers.launcher import Launcher, LauncherSetup
-from kdzoo.suite.run.torchrun import place_of
+from kdzoo.suite.run.torchrun import torchrun_process
 
 __all__ = ["LAUNCHERS", "LauncherSetup", "create_launcher"]
 
@@ -62,6 +62,6 @@ def create_launcher(setup: LauncherSetup, name: str | None = None) -> Launcher:
 
     In a process that torchrun has started it is `torchrun`.
     """
-    if place_of(os.environ) is not None:
+    if torchrun_process(os.environ) is not None:
         return LAUNCHERS.get("torchrun")(setup)
     return LAUNCHERS.get(name or os.environ.get(CHOICE) or "local")(setup)
