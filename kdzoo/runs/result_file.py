@@ -60,7 +60,7 @@ def read_result(content: object, run_id: str) -> dict[str, Any]:
     return content
 
 
-def final_metrics(result: Mapping[str, Any], part: Literal["val", "test"]) -> Mapping[str, Any] | None:
+def last_epoch_metrics(result: Mapping[str, Any], part: Literal["val", "test"]) -> Mapping[str, Any] | None:
     """What was measured on one part of the data after the last epoch, from which tables are made; None where nothing was held out."""
     metrics: Mapping[str, Any] | None = result["last"].get(part)
     return metrics

@@ -20,7 +20,7 @@ from kdzoo.runs.failure import Failure, read_failure
 from kdzoo.runs.fence import Fence
 from kdzoo.runs.locks import file_lock
 from kdzoo.runs.read_run import read_run
-from kdzoo.runs.result_file import NewerSchema, complete, final_metrics, read_result
+from kdzoo.runs.result_file import NewerSchema, complete, last_epoch_metrics, read_result
 from kdzoo.runs.spec import Run
 
 State = Literal["done", "failed", "damaged", "paused", "started", "new"]
@@ -161,7 +161,7 @@ class RunFolder:
 
     def test_metrics(self) -> Mapping[str, Any]:
         """What was measured on the test images after the last epoch; raises as `result` does."""
-        return final_metrics(self.result(), "test") or {}
+        return last_epoch_metrics(self.result(), "test") or {}
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write result.json, which makes the run done, and drop an older failure; the result as it is written.

@@ -59,12 +59,12 @@ class Standing:
     def values(self) -> Mapping[int, float]:
         """The headline on the test images after the last epoch, by seed."""
         name = self.metric.name
-        return {record.run.seed: test[name] for record in self.done if (test := record.final_metrics("test")) is not None}
+        return {record.run.seed: test[name] for record in self.done if (test := record.last_epoch_metrics("test")) is not None}
 
     @cached_property
     def images(self) -> int:
         """How many images its runs were tested on."""
-        return min(int(test["n"]) for record in self.done if (test := record.final_metrics("test")) is not None)
+        return min(int(test["n"]) for record in self.done if (test := record.last_epoch_metrics("test")) is not None)
 
     @property
     def resolution(self) -> float:

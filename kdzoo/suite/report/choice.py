@@ -42,7 +42,7 @@ def choice_shares(options: Sequence[Candidate]) -> dict[str, float]:
 
 
 def _value(option: Candidate, seed: int, metric: Metric) -> float:
-    return next(float(val[metric.name]) for record in option.done if record.run.seed == seed and (val := record.final_metrics("val")))
+    return next(float(val[metric.name]) for record in option.done if record.run.seed == seed and (val := record.last_epoch_metrics("val")))
 
 
 def _resamples(n: int) -> tuple[np.ndarray, np.ndarray]:

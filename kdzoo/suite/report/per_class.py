@@ -57,7 +57,7 @@ def _has_counted(test: Mapping[str, Any], classes: int) -> bool:
 
 def _tested(record: Record) -> Mapping[str, Any]:
     """The metrics of a finished run's last epoch on the test set."""
-    return record.final_metrics("test") or {}
+    return record.last_epoch_metrics("test") or {}
 
 
 def _by_class(tests: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterable[dict[str, Any]]:

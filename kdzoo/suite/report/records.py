@@ -11,7 +11,7 @@ from kdzoo.data.transfer import transfer_in_words
 from kdzoo.errors import InputError
 from kdzoo.runs.about import about_faults, class_names
 from kdzoo.runs.canonical import object_of
-from kdzoo.runs.result_file import final_metrics
+from kdzoo.runs.result_file import last_epoch_metrics
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, State
 from kdzoo.tasks.known import task_named
@@ -60,12 +60,12 @@ class Record:
 
     def headline(self, part: Literal["val", "test"]) -> float | None:
         """Its task's headline on one part of the data after the last epoch; None where it is not done, or nothing is held out."""
-        metrics = self.final_metrics(part)
+        metrics = self.last_epoch_metrics(part)
         return None if metrics is None else float(metrics[self.task.headline.name])
 
-    def final_metrics(self, part: Literal["val", "test"]) -> Mapping[str, Any] | None:
+    def last_epoch_metrics(self, part: Literal["val", "test"]) -> Mapping[str, Any] | None:
         """What was measured on one part of the data after the last epoch; None where it is not done, or nothing is held out."""
-        return None if self.result is None else final_metrics(self.result, part)
+        return None if self.result is None else last_epoch_metrics(self.result, part)
 
     @property
     def setting_key(self) -> str:

@@ -55,7 +55,7 @@ class Candidate:
     @property
     def validated(self) -> bool:
         """Whether something was held out for every run that is done."""
-        return all(record.final_metrics("val") is not None for record in self.done)
+        return all(record.last_epoch_metrics("val") is not None for record in self.done)
 
     @property
     def task(self) -> Task:
@@ -63,7 +63,7 @@ class Candidate:
 
     def val_values(self, metric: Metric) -> list[float]:
         """A metric on the validation images after the last epoch, of every seed that is done."""
-        return [val[metric.name] for record in self.done if (val := record.final_metrics("val")) is not None]
+        return [val[metric.name] for record in self.done if (val := record.last_epoch_metrics("val")) is not None]
 
 
 def why_collapsed(candidate: Candidate, alone: Candidate | None) -> str | None:
@@ -78,7 +78,7 @@ def why_collapsed(candidate: Candidate, alone: Candidate | None) -> str | None:
     metric = candidate.task.headline
     if metric.unit != "share" or alone is None or not (candidate.done and alone.done and candidate.validated and alone.validated):
         return None
-    images = min(val["n"] for record in alone.done if (val := record.final_metrics("val")) is not None)
+    images = min(val["n"] for record in alone.done if (val := record.last_epoch_metrics("val")) is not None)
     own, base = np.array(candidate.val_values(metric)), np.array(alone.val_values(metric))
     if not is_collapsed(own, base, images):
         return None

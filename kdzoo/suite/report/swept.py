@@ -150,7 +150,7 @@ def _cell(setting: Candidate, part: Literal["val", "test"]) -> SurfaceCell | Non
     values = {record.run.seed: value for record in setting.done if (value := record.headline(part)) is not None}
     if not values:
         return None
-    images = min(int(metrics["n"]) for record in setting.done if (metrics := record.final_metrics(part)) is not None)
+    images = min(int(metrics["n"]) for record in setting.done if (metrics := record.last_epoch_metrics(part)) is not None)
     return SurfaceCell(values, 1 / images if setting.task.headline.per_sample else 0.0)
 
 
