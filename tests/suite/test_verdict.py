@@ -37,7 +37,7 @@ def test_kd_is_enough_where_nothing_can_be_better_by_more_than_a_point(tmp_path)
     sentence = make(tmp_path, seeds=3, kd=[0.85, 0.86, 0.87], at=[0.849, 0.86, 0.869])
     found = row(tmp_path, "at")
     assert 0 < 100 * found["vs_kd_all_high"] < ENOUGH_POINTS
-    assert "is enough for this pair: the other method is not better than it" in sentence
+    assert "is enough for this pair as far as one other method shows: 'at' is not better than it" in sentence
     assert f"by more than {100 * found['vs_kd_all_high']:.2f} points (95 % for both comparisons at once, 3 seeds)" in sentence
 
 
@@ -47,7 +47,7 @@ def test_a_method_that_is_worse_is_told_by_how_much_without_a_sign(tmp_path):
     assert found["vs_kd_all_high"] < 0
     interval = f"{-100 * found['vs_kd']:.2f} [{-100 * found['vs_kd_all_high']:.2f}, {-100 * found['vs_kd_all_low']:.2f}]"
     level = "(95 % for both comparisons at once, 3 seeds)"
-    assert sentence == f"Verdict: KD (T=4 alpha=0.9) is enough for this pair: 'at' is worse by {interval} points {level}."
+    assert sentence == f"Verdict: KD (T=4 alpha=0.9) is enough for this pair as far as one other method shows: 'at' is worse by {interval} points {level}."
 
 
 def test_where_a_method_may_be_much_better_neither_it_nor_kd_is_praised(tmp_path):

@@ -74,14 +74,19 @@ def _compared(block: Block) -> str:
         return f"{_listed(better)} {words} are better than {_name(kd)} on this pair"
     most = max(rivals, key=lambda rival: rival.high)
     if most.high <= 0:
-        others = "" if len(rivals) == 1 else f"{_all(len(rivals))} other methods are worse, the best of them, "
         worse_by = f"{most.shortfall} {block.metric.difference_words} ({_level(rivals, block)})"
-        return f"{_name(kd)} is enough for this pair: {others}{most.name}{',' if others else ' is worse'} by {worse_by}"
+        if len(rivals) == 1:
+            return f"{_name(kd)} is enough for this pair as far as one other method shows: {most.name} is worse by {worse_by}"
+        others = f"{_all(len(rivals))} other methods are worse, the best of them, {most.name},"
+        return f"{_name(kd)} is enough for this pair: {others} by {worse_by}"
     bound = f"{block.metric.text(most.high)} {block.metric.difference_words} ({_level(rivals, block)})"
     worse = sum(rival.high < 0 for rival in rivals)
     also = f"; {worse} {'is' if worse == 1 else 'are'} worse" if worse else ""
     if block.metric.unit == "share" and 100 * most.high <= ENOUGH_POINTS:
-        which = "the other method is not" if len(rivals) == 1 else f"none of the {len(rivals)} other methods is"
+        if len(rivals) == 1:
+            alone = f"{_name(kd)} is enough for this pair as far as one other method shows"
+            return f"{alone}: {most.name} is not better than it by more than {bound}{also}"
+        which = f"none of the {len(rivals)} other methods is"
         return f"{_name(kd)} is enough for this pair: {which} better than it by more than {bound}{also}"
     which = "the other method" if len(rivals) == 1 else f"any of the {len(rivals)} other methods"
     open_ = f"but {most.name} may be better by up to {bound}"
