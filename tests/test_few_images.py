@@ -28,7 +28,7 @@ from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import RunFolder
-from kdzoo.suite.distill.image_size import choose_size, clearly_better
+from kdzoo.suite.distill.image_size import choose_size, clearly_better, enlarged_note
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.training import latency
 from kdzoo.training.head import regression, start_head
@@ -143,6 +143,21 @@ def member_with(recipe: Recipe, network: Network) -> Member:
         objective,
         Placement(WorkerOptions(teacher_cache=0)),
     )
+
+
+def test_images_that_are_enlarged_are_told_with_what_that_costs(tmp_path):
+    (tmp_path / "photos/cat").mkdir(parents=True)
+    (tmp_path / "photos/cat/notes.txt").write_text("no image")
+    assert enlarged_note(tmp_path / "photos", 128) is None
+    Image.new("RGB", (32, 32)).save(tmp_path / "photos/cat/0.png")
+    assert enlarged_note(tmp_path / "photos", 128) == (
+        "images of 32x32 are enlarged to 128 (16 times the pixels); --image-size sets another side"
+    )
+    assert enlarged_note(tmp_path / "photos", 32) is None
+    Image.new("RGB", (64, 40)).save(tmp_path / "photos/cat/1.png")
+    assert enlarged_note(tmp_path / "photos", 128).startswith("images of at most 64x40 are enlarged to 128 (6.4 times the pixels)")
+    Image.new("RGB", (300, 200)).save(tmp_path / "photos/cat/2.png")
+    assert enlarged_note(tmp_path / "photos", 128) is None
 
 
 def test_a_size_is_chosen_where_a_larger_one_is_not_clearly_better(digits):

@@ -299,6 +299,7 @@ def test_python_plans_the_very_runs_of_the_command_line(tmp_path):
     assert len(ids[0]) == 2
     assert plans[0][1] == plans[1][1]
     assert plans[0][1][0].startswith("image size ")
+    assert plans[0][1][1].startswith("images of 32x32 are enlarged to ")
 
 
 @pytest.mark.slow

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from kdzoo.data.dataset import Subset
@@ -36,6 +38,8 @@ LARGEST_SAMPLE = 200
 CLEARLY = 2.0
 """standard errors by which a larger size has to be better"""
 CPU = torch.device("cpu")
+SAMPLED_SIZES = 64
+"""different sizes of images that are looked at"""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,25 @@ def choose_size(network_at: Callable[[int], Network], name: str, train: Subset, 
     made = ImageSize(chosen, None if norm is None else in_words(norm), tuple(tried), len(targets))
     write_json(memory, asdict(made))
     return made
+
+
+def enlarged_note(folder: Path, side: int) -> str | None:
+    """That images are smaller than what networks are to see, by the first SAMPLED_SIZES of a folder; None where one is not."""
+    sizes: set[tuple[int, int]] = set()
+    files = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    for file in files:
+        with suppress(OSError, ValueError, Image.DecompressionBombError), Image.open(file) as image:
+            sizes.add(image.size)
+            if min(image.size) >= side:
+                return None
+        if len(sizes) >= SAMPLED_SIZES:
+            break
+    if not sizes:
+        return None
+    most = max(sizes, key=lambda size: size[0] * size[1])
+    pixels = f"{side * side / (most[0] * most[1]):.2g} times the pixels"
+    at_most = "" if len(sizes) == 1 else "at most "
+    return f"images of {at_most}{most[0]}x{most[1]} are enlarged to {side} ({pixels}); --image-size sets another side"
 
 
 def clearly_better(larger: NDArray[np.bool_], smaller: NDArray[np.bool_]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.split import split
@@ -11,7 +12,7 @@ from kdzoo.errors import InputError, collect_problems
 from kdzoo.models.network import Network, freeze
 from kdzoo.models.request import pretrained_by_default
 from kdzoo.runs.spec import Run
-from kdzoo.suite.distill.image_size import ImageSize, choose_size
+from kdzoo.suite.distill.image_size import ImageSize, choose_size, enlarged_note
 from kdzoo.suite.distill.time_limit import settle_epochs
 from kdzoo.suite.distill.wish import FOLDER, Wish
 from kdzoo.suite.export.hf_format import refuse_unconfigurable
@@ -45,6 +46,9 @@ def plan_distillation(wish: Wish, modules: Modules) -> tuple[Prepared, tuple[str
     chosen = chosen_size(prepared, modules, size) if wish.data.startswith(FOLDER) else None
     if size is None:
         notes.append(str(chosen) if chosen is not None else f"image size {usual}, that of the recipe")
+    side = chosen.side if chosen is not None else usual
+    if wish.data.startswith(FOLDER) and side is not None:
+        notes += filter(None, [enlarged_note(Path(wish.data.removeprefix(FOLDER)), side)])
     if chosen is not None and chosen.norm is not None and wish.teacher not in modules.by_name:
         notes.append(
             f"the file of {wish.teacher} does not say how its images were normalised: @norm={chosen.norm}, timm's for this network"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from kdzoo.suite.page.charts.marks import ROWS, STEP, base, difference_tip, difference_words, in_reader_units, layered, value_format, when
+from kdzoo.suite.page.charts.marks import ROWS, STEP, base, difference_tip, end_words, in_reader_units, layered, value_format, when
 from kdzoo.tasks.task import Metric
 
 MOST_LABELLED = 12
@@ -24,7 +24,7 @@ def classes_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
     fill = alt.Color(
         "gain:Q",
         scale=alt.Scale(scheme="redblue", domain=[-bound, bound]),
-        legend=alt.Legend(title=metric.difference_words, orient="bottom", labelExpr=difference_words(metric), gradientLength=160),
+        legend=alt.Legend(title=metric.difference_words, orient="bottom", labelExpr=end_words(metric), gradientLength=160),
     )
     rectangles = cells.mark_rect().encode(
         color=fill,

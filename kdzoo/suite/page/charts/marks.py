@@ -73,6 +73,11 @@ def difference_words(metric: Metric) -> str:
     return f"datum.value == 0 ? '0' : format(datum.value * {metric.factor}, '+~g')"
 
 
+def end_words(metric: Metric) -> str:
+    """The same for the ends of a scale, which are measured differences and no round numbers: three digits."""
+    return difference_words(metric).replace("'+~g'", "'+.3~r'")
+
+
 def difference_tip(field: str, title: str, metric: Metric) -> alt.Tooltip:
     """A difference in a tooltip, from a field in the metric's reader's unit (`in_reader_units`)."""
     return alt.Tooltip(f"{field}_shown:Q", title=title, format="+.2f" if metric.unit == "share" else "+.4g")
