@@ -120,6 +120,14 @@ def test_results_among_the_images_are_refused_before_anything_is_written(kdzoo, 
     assert sorted(photos.rglob("*")) == before
 
 
+def test_results_beside_the_parts_of_a_data_set_are_no_class_of_it(kdzoo, place):
+    for part in ("train", "test"):
+        write_images(place / "photos" / part, classes=2, each=12)
+    words = ["bench", "--data", "folder:photos", "--pairs", "wrn_16_1/resnet8", "--dry-run", "--results"]
+    assert kdzoo(*words, "photos/results").status == 0
+    assert kdzoo(*words, "photos/train/results").status == 2
+
+
 @pytest.mark.parametrize("side", ["100000", "4097"])
 def test_an_image_size_that_no_memory_holds_is_refused_before_an_image_is_decoded(kdzoo, place, side):
     write_images(place / "photos", classes=2, each=12)
@@ -152,7 +160,7 @@ def test_a_distillation_goes_on_and_is_exported_from_another_folder_and_with_its
     photos.rename(place / "moved")
     lost = kdzoo("export", place / "small", "--format", "timm", "-o", "again")
     assert (lost.status, Path("again").exists()) == (2, False)
-    assert "take --data folder:PATH for their new place" in " ".join(lost.err.split())
+    assert "their new place with --data folder:PATH" in " ".join(lost.err.split())
     found = kdzoo("export", place / "small", "--format", "timm", "-o", "again", "--data", f"folder:{place / 'moved'}")
     assert found.status == 0, found.err
     again = kdzoo("distill", place / "moved", *words)

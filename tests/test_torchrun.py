@@ -54,7 +54,7 @@ def test_two_machines_come_to_the_bits_of_two_processes_of_one(place, kdzoo):
     """Which are those of one process up to rounding (test_processes_per_run)."""
     local = kdzoo(*f"{BENCH} --epochs 1 --results local --processes-per-run 2".split())
     assert local.status == 0, local.err
-    words = f"{BENCH} --epochs 1 --results shared --processes-per-run 2"
+    words = f"{BENCH} --epochs 1 --results shared --launcher torchrun --processes-per-run 2"
     meeting = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}")
     both = [start(words, place, *meeting, f"--node-rank={rank}") for rank in range(2)]
     told = [finish(process) for process in both]
@@ -69,7 +69,7 @@ def test_two_machines_come_to_the_bits_of_two_processes_of_one(place, kdzoo):
 
 def test_processes_of_which_one_is_killed_are_started_again_and_resume(place):
     """By torchrun's own --max-restarts; no result is lost or doubled."""
-    words = f"{BENCH} --epochs 5 --results shared --processes-per-run 2"
+    words = f"{BENCH} --epochs 5 --results shared --launcher torchrun --processes-per-run 2"
     process = start(words, place, "--nproc-per-node=2", f"--master-port={free_port()}", "--max-restarts=1")
     metrics = place / "shared" / "digits" / "runs"
     deadline = time.monotonic() + 200
@@ -91,18 +91,26 @@ def children_of(pid: int) -> list[int]:
 
 
 def test_a_command_that_trains_nothing_ends_all_processes(place):
-    process = start("methods --format csv", place, "--nproc-per-node=2", f"--master-port={free_port()}")
+    """Such as one that finds that nothing is left to do."""
+    words = f"{BENCH} --epochs 1 --dry-run --launcher torchrun --processes-per-run 2"
+    process = start(words, place, "--nproc-per-node=2", f"--master-port={free_port()}")
     told = finish(process)
     assert process.returncode == 0, told
-    assert told.count("name,family") <= 1
+    assert told.count("methods       student alone") == 1, "the first process alone tells"
+
+
+def test_variables_that_torchrun_has_left_behind_stop_no_other_command(kdzoo_process, monkeypatch):
+    """A training script may start kdzoo as a program of its own."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert kdzoo_process("--version").status == 0
 
 
 def test_options_that_torchrun_decides_are_refused_and_all_processes_end(place):
-    process = start(f"{BENCH} --epochs 1 --launcher local --jobs 2", place, "--nproc-per-node=2", f"--master-port={free_port()}")
+    process = start(f"{BENCH} --epochs 1 --launcher torchrun --jobs 2", place, "--nproc-per-node=2", f"--master-port={free_port()}")
     told = finish(process)
     assert process.returncode != 0
     assert "torchrun has started 2 processes; give --processes-per-run 2, got 1" in told
-    assert "local would start processes of its own" in told
     assert "jobs: expected 1" in told
 
 
@@ -117,6 +125,12 @@ def test_a_process_of_torchruns_knows_its_place_and_sees_its_own_gpu(monkeypatch
         assert environment[VISIBLE] == after
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert list(problems_of_sharing(ExecutionSpec(processes_per_run=8), "cuda", gpus=1)) == []
-    with pytest.raises(InputError):
-        raise InputError(*problems_of_sharing(ExecutionSpec(), "cpu", gpus=0))
+    with pytest.raises(InputError, match="names 1 GPUs"):
+        see_own_gpu(1, {VISIBLE: "4"})
+    asked = {"launcher": "torchrun", "processes_per_run": 8}
+    assert list(problems_of_sharing(ExecutionSpec(**asked), "cuda", gpus=1)) == []
+    (fault,) = problems_of_sharing(ExecutionSpec(launcher="torchrun"), "cpu", gpus=0)
+    assert fault == "processes_per_run: torchrun has started 8 processes; give --processes-per-run 8, got 1"
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    (fault,) = problems_of_sharing(ExecutionSpec(**asked), "cpu", gpus=0)
+    assert fault.startswith("launcher: torchrun starts the processes itself")

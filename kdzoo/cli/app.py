@@ -24,7 +24,7 @@ from kdzoo.cli.output import print_message
 from kdzoo.cli.streams import DurableStream, make_streams_durable
 from kdzoo.cli.verbs import Verbs
 from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed, add_clause, problems_of
-from kdzoo.suite.run.torchrun import TorchrunProcess, torchrun_process
+from kdzoo.suite.run.torchrun import TorchrunProcess, asks_for_torchrun, torchrun_process
 from kdzoo.text import first_line
 from kdzoo.version import VERSION
 
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and leave with its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     streams = make_streams_durable()
-    if (process := torchrun_process(os.environ)) is not None:
+    if asks_for_torchrun(words) and (process := torchrun_process(os.environ)) is not None:
         _run_as_process(process, words, streams)
     sys.exit(_status_and_output(words, streams))
 
@@ -95,7 +95,10 @@ def _run_as_process(process: TorchrunProcess, words: Sequence[str], streams: Ite
     """Leave with the status of a command line that torchrun has started several times: the first runs it, the others train with it."""
     from kdzoo.suite.run.launchers.gpus import see_own_gpu
 
-    see_own_gpu(process.local_rank, os.environ)  # before torch counts them
+    try:
+        see_own_gpu(process.local_rank, os.environ)  # before torch counts them
+    except InputError as error:
+        sys.exit(_report_problems(error.problems, debug=False))
     from kdzoo.suite.run.follower import follow_leader, ignore_signals
     from kdzoo.suite.run.followers import dismiss, join_torchrun, of_torchrun
 

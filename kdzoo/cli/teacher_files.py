@@ -11,8 +11,8 @@ from kdzoo.cli.declare import argument, option
 from kdzoo.cli.loading import load_plugin_files
 from kdzoo.cli.options import DataRoot, Plugins
 from kdzoo.cli.output import print_text
+from kdzoo.tasks.features import SCALED_ON
 
-MEASURED = 2000
 Data = Annotated[str, option("--data", text="A data set's name, or folder:PATH.", metavar="NAME", names_of=complete.data)]
 ImageSize = Annotated[
     int | None, option(text="The side that a folder's images are decoded to.", default="that of the data", metavar="SIDE")
@@ -29,8 +29,8 @@ def join(
     data: Data,
     output: Annotated[Path, option("--output", "-o", text="The file to write, .safetensors.", metavar="FILE")],
     images: Annotated[
-        int, option(text="How many training images the scales are measured on.", default=f"{MEASURED:,}", metavar="N")
-    ] = MEASURED,
+        int, option(text="How many training images the scales are measured on.", default=f"{SCALED_ON:,}", metavar="N")
+    ] = SCALED_ON,
     data_root: DataRoot = None,
     image_size: ImageSize = None,
     plugin: Plugins = None,

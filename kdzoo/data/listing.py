@@ -41,6 +41,11 @@ class Listing:
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
+def names_a_part(name: str) -> bool:
+    """Whether a folder of this name is taken for the training, validation or test part of a data set."""
+    return _PART.fullmatch(name) is not None
+
+
 def list_images(folder: Path, *, skip_unreadable: bool = False) -> Listing:
     """The images below `folder`: of its parts, or of one folder per class.
 

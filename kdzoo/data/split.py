@@ -55,7 +55,7 @@ def _too_few(images: int, classes: int, share: float) -> str:
     enough = next(count for count in itertools.count(2 * classes + 1) if max(round(share * count), classes) < count - classes)
     return (
         f"val_fraction: {number_of(images, 'training image')} of {number_of(classes, 'class', 'classes')} are too few to hold out "
-        f"{share:.0%} for validation and to keep one of each class; expected at least {enough}"
+        f"{share:g} of them for validation and to keep one of each class; expected at least {enough}"
     )
 
 

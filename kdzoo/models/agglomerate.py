@@ -16,6 +16,7 @@ from kdzoo.models.zoo._staged import register_networks
 
 AGGLOMERATE = "agglomerate"
 """the name of such a network; which teachers it has is part of its file"""
+NO_FILE = f"network {AGGLOMERATE}: expected a file that `kdzoo teachers join` has written, {AGGLOMERATE}:FILE"
 
 
 class Agglomerate(nn.Module):
@@ -45,7 +46,7 @@ class Agglomerate(nn.Module):
 
 def _without_file(*, num_classes: int = 0, in_chans: int = 3) -> nn.Module:
     """Refuse to build one from its name alone; raises InputError."""
-    raise InputError(f"network {AGGLOMERATE}: expected a file that `kdzoo teachers join` has written, {AGGLOMERATE}:FILE")
+    raise InputError(NO_FILE)
 
 
 def register_agglomerate() -> None:

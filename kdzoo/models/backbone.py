@@ -7,6 +7,8 @@ from pathlib import Path
 
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
+from kdzoo.models.checkpoints import read_checkpoint
+from kdzoo.models.names import code_of
 from kdzoo.models.network import Network, freeze
 from kdzoo.models.normalisation import HOW_TO_NAME, normalisation_of
 from kdzoo.models.request import parse_network, pretrained_by_default
@@ -15,8 +17,8 @@ from kdzoo.runs.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
-class BackboneWords:
-    """What the words of the command line name: a network's specification, and the file of its weights; None for published ones."""
+class NamedBackbone:
+    """What is known of a backbone by its words: its specification, and the file of its weights; None for published ones."""
 
     spec: NetworkSpec
     path: Path | None
@@ -31,15 +33,30 @@ def load_backbone(text: str, *, channels: int, side: int) -> Network:
     return build_backbone(text, channels=channels, side=side)[0]
 
 
-def build_backbone(text: str, *, channels: int, side: int) -> tuple[Network, BackboneWords]:
+def build_backbone(text: str, *, channels: int, side: int) -> tuple[Network, NamedBackbone]:
     """The same, and what its words name."""
     request = parse_network(pretrained_by_default(text))
     if request.start not in ("pretrained", "file"):
         raise InputError(f"{text}: expected NAME:pretrained or NAME:FILE")
-    start = request.start if request.path is None else f"file:{file_sha256(Path(request.path))}"
-    norm = None if request.norm is None else normalisation_of(request.norm)
-    spec = NetworkSpec(name=request.name, classes=0, start=start, stem=request.stem, image_size=request.image_size, norm=norm)
+    if unused := [word for word, value in (("@columns", request.columns), ("@layers", request.layers)) if value]:
+        raise InputError(f"{text}: {' and '.join(unused)}: a backbone has no classes and is no network of texts; leave it out")
+    spec = NetworkSpec(
+        name=request.name,
+        classes=0,
+        start=request.start if request.path is None else f"file:{file_sha256(request.path)}",
+        stem=request.stem,
+        image_size=request.image_size,
+        norm=None if request.norm is None else normalisation_of(request.norm),
+        weights=None if request.path is None else _set_of_weights(request.path, request.weights),
+        code=code_of(request.name),
+    )
     network = build_network(spec, channels=channels, side=side, mean=[0.5], std=[0.5], seed=0, weights=request.path)
     if network.assumed_norm:
         raise InputError(f"{text}: its file does not say what images were normalised with; add @norm={HOW_TO_NAME}")
-    return freeze(network), BackboneWords(spec, request.path)
+    return freeze(network), NamedBackbone(spec, request.path)
+
+
+def _set_of_weights(path: Path, key: str | None) -> str | None:
+    """Which of several sets of weights a file is read for; None for the usual one. Raises InputError for a key that it lacks."""
+    checkpoint = read_checkpoint(path, key=key)
+    return None if checkpoint.key == checkpoint.sets[0] else checkpoint.key

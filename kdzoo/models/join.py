@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdzoo.errors import InputError, collect_problems, raise_if_any
 from kdzoo.models.agglomerate import AGGLOMERATE, Agglomerate
-from kdzoo.models.backbone import BackboneWords, build_backbone
+from kdzoo.models.backbone import NamedBackbone, build_backbone
 from kdzoo.models.build import build_network, trial_images
 from kdzoo.models.examine import examine
 from kdzoo.models.licences import file_licence, pretrained_licence
@@ -44,7 +44,7 @@ def save_joined(teachers: Sequence[str], images: Tensor, path: Path) -> Network:
     if len(teachers) < 2:
         raise InputError(f"teachers: expected two or more to join, got {len(teachers)}")
     problems: list[str] = []
-    backbones: list[tuple[Network, BackboneWords]] = []
+    backbones: list[tuple[Network, NamedBackbone]] = []
     channels, side = images.shape[1], images.shape[2]
     for text in teachers:
         with collect_problems(problems):
@@ -66,10 +66,10 @@ def save_joined(teachers: Sequence[str], images: Tensor, path: Path) -> Network:
 def _as_member(network: Network, spec: NetworkSpec) -> NetworkSpec:
     """One of the networks of a file, from which it is built again before the weights are read into it."""
     norm = Normalisation(mean=tuple(network.mean.flatten().tolist()), std=tuple(network.std.flatten().tolist()))
-    return spec.model_copy(update={"start": "random", "image_size": network.image_size, "norm": norm})
+    return spec.model_copy(update={"start": "random", "weights": None, "image_size": network.image_size, "norm": norm})
 
 
-def _licence_of(words: BackboneWords) -> Licensed:
+def _licence_of(words: NamedBackbone) -> Licensed:
     """A network that teaches, with the licence of its weights."""
     name, licence = pretrained_licence(words.spec.name) if words.path is None else (words.path.name, file_licence(words.path))
     return Licensed("teacher", name, licence)

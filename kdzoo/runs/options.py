@@ -107,15 +107,15 @@ class ExecutionSpec(Spec):
         Option("auto, cpu, cuda or cuda:NUMBER.", RUNNING, typed=str, metavar="NAME", choices=("auto", "cpu", "cuda")),
     ] = "auto"
     launcher: Annotated[
-        Literal["local", "here", "print", "slurm", "ray"] | None,
+        Literal["local", "here", "torchrun", "print", "slurm", "ray"] | None,
         Option(
-            "Where runs are trained: local (processes of this machine), here (this process), print (commands to run on machines that "
-            "see the results folder), slurm or ray.",
+            "Where runs are trained: local (processes of this machine), here (this process), torchrun (processes that it started), "
+            "print (commands to run on machines that see the results folder), slurm or ray.",
             RUNNING,
             default="local",
             typed=str,
             metavar="NAME",
-            choices=("local", "here", *ELSEWHERE),
+            choices=("local", "here", "torchrun", *ELSEWHERE),
             many_runs=True,
         ),
     ] = None

@@ -16,6 +16,9 @@ from kdzoo.tasks.task import AgainstChance, Case, Metric, Task
 if TYPE_CHECKING:
     from torch import Tensor
 
+SCALED_ON = 2000
+"""how many training images the scales of joined teachers are measured on, unless another number is asked for"""
+
 
 def loss(embedding: Tensor, targets: Tensor, shares: Tensor | None, label_smoothing: float) -> Tensor:
     """Zero, with a gradient of zero."""

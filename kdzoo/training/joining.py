@@ -12,13 +12,11 @@ from kdzoo.data.sources import load
 from kdzoo.errors import InputError
 from kdzoo.models.join import save_joined
 from kdzoo.models.network import Network
-
-MEASURED = 2000
-"""how many training images the scales are measured on"""
+from kdzoo.tasks.features import SCALED_ON
 
 
 def join_teachers(
-    teachers: Sequence[str], data: str, path: Path, *, images: int = MEASURED, root: Path | None = None, image_size: int | None = None
+    teachers: Sequence[str], data: str, path: Path, *, images: int = SCALED_ON, root: Path | None = None, image_size: int | None = None
 ) -> Network:
     """Write one teacher out of several to a file for `--teacher FILE --task features`, and return it (`models.join.save_joined`).
 

@@ -48,8 +48,8 @@ def load_run_data(located: LocatedRun, image_cache: int | None = None) -> tuple[
     request = str(paths.get("data", spec.name))
     if (place := folder_of(request)) is not None and not place.is_dir():
         raise InputError(
-            f"data: {place.absolute()}: no such folder, where the images of {located.run.id} were; `kdzoo export`, `evaluate` and `verify` "
-            "take --data folder:PATH for their new place"
+            f"data: {place.absolute()}: no such folder, where the images of {located.run.id} were; put them back, or tell `kdzoo export`, "
+            "`evaluate` or `verify` their new place with --data folder:PATH"
         )
     dataset = load_dataset(request, paths.get("data_root"), size, image_cache, skip)
     if dataset.fingerprint != spec.fingerprint:

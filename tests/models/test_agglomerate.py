@@ -8,10 +8,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from kdzoo.contract.plugins import load_plugins
 from kdzoo.data.sources import load
 from kdzoo.errors import InputError
 from kdzoo.models.backbone import load_backbone
 from kdzoo.models.join import read_joined, save_joined
+from kdzoo.models.names import NETWORKS
 from kdzoo.training.joining import join_teachers
 
 NAMES = ("test_vit", "test_efficientnet")
@@ -63,7 +65,7 @@ def test_a_block_is_its_teachers_embedding_rotated_and_scaled_alone(teacher, wor
         assert float(ratio.std() / ratio.mean()) < 1e-3
 
 
-def test_another_process_reads_the_same_teacher(words, images, file, tmp_path):
+def test_a_file_is_read_as_the_teacher_that_was_written(words, images, file, tmp_path):
     again = save_joined(words, images, tmp_path / "again.safetensors")
     torch.testing.assert_close(read_joined(file, channels=1, side=8).logits(images[:20]), again.logits(images[:20]))
 
@@ -83,7 +85,7 @@ def test_it_teaches_a_student_by_a_head_for_each_in_processes_of_their_own(words
     assert [one["licence"] for one in record["about"]["licences"] if one["part"] == "teacher"] == ["unknown"]
 
 
-def test_the_scales_are_measured_on_images_of_all_classes(words, tmp_path, monkeypatch):
+def test_the_scales_are_measured_on_images_of_all_classes(words, tmp_path):
     """Images of a folder are sorted by class, so that the first ones would be of one."""
     path = tmp_path / "few.safetensors"
     network = join_teachers(words, "digits", path, images=100)
@@ -124,6 +126,66 @@ def test_where_there_are_class_scores_to_learn_it_is_refused_and_it_is_no_studen
     student = kdzoo("bench", "--data", "digits", "--teacher", str(file), "--student", str(file), "--task", "features", "--dry-run")
     assert student.status == 2
     assert "teach with --task features" in " ".join(student.err.split())
+
+
+def test_the_set_of_weights_that_is_named_is_taken(images, tmp_path):
+    torch.manual_seed(3)
+    states = [timm.create_model("test_efficientnet").state_dict() for _ in range(2)]
+    torch.save({"state_dict": states[0], "state_dict_ema": states[1]}, tmp_path / "two.pth")
+    save_file(states[1], tmp_path / "ema.safetensors")
+
+    def embed(file: str) -> torch.Tensor:
+        return load_backbone(f"test_efficientnet:{tmp_path / file}", channels=1, side=8).logits(images[:4])
+
+    expected = embed("ema.safetensors@32@norm=0.5")
+    torch.testing.assert_close(embed("two.pth@32@norm=0.5@weights=state_dict_ema"), expected)
+    assert not torch.equal(embed("two.pth@32@norm=0.5"), expected)
+    with pytest.raises(InputError, match="has no weights under 'state_dict_emma'"):
+        embed("two.pth@32@norm=0.5@weights=state_dict_emma")
+
+
+def test_a_users_network_that_has_changed_since_it_was_joined_is_refused(images, tmp_path, place):
+    code = """
+import torch, kdzoo
+
+class Mine(torch.nn.Module):
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.body = torch.nn.Conv2d(channels, 8, 3)
+        self.head = torch.nn.Linear(8, classes) if classes else torch.nn.Identity()
+    def forward(self, x):
+        return self.head(self.body(x).relu().mean((2, 3)) * FACTOR)
+
+@kdzoo.register_network("joined_mine")
+def joined_mine(num_classes=10, in_chans=1):
+    return Mine(num_classes, in_chans)
+"""
+    (place / "mine.py").write_text(code.replace("FACTOR", "1.0"))
+    load_plugins([str(place / "mine.py")])
+    torch.manual_seed(0)
+    save_file(NETWORKS.get("joined_mine").build(num_classes=0, in_chans=1).state_dict(), tmp_path / "mine.safetensors")
+    text = f"joined_mine:{tmp_path / 'mine.safetensors'}@norm=0.5"
+    save_joined([text, text], images, tmp_path / "joined.safetensors")
+    read_joined(tmp_path / "joined.safetensors", channels=1, side=8)
+    (place / "mine.py").write_text(code.replace("FACTOR", "2.0"))
+    load_plugins([str(place / "mine.py")])
+    with pytest.raises(InputError, match=r"joined_mine.*its code is now version"):
+        read_joined(tmp_path / "joined.safetensors", channels=1, side=8)
+
+
+@pytest.mark.parametrize("words", ["@norm=imagenet", "@small"])
+def test_settings_that_change_nothing_of_joined_teachers_are_refused(words, kdzoo, file):
+    of_features = ("bench", "--data", "digits", "--task", "features", "--student", "digits_student", "--dry-run")
+    told = kdzoo(*of_features, "--teacher", f"{file}{words}")
+    assert told.status == 2
+    assert "joined teachers take images as they are" in " ".join(told.err.split())
+
+
+def test_joined_teachers_without_their_file_are_refused(kdzoo):
+    for name in ("agglomerate", "agglomerate:pretrained"):
+        told = kdzoo("bench", "--data", "digits", "--task", "features", "--teacher", name, "--student", "digits_student", "--dry-run")
+        assert told.status == 2
+        assert "expected a file that `kdzoo teachers join` has written" in " ".join(told.err.split())
 
 
 def test_images_of_other_channels_and_another_programs_file_are_refused(file, tmp_path):

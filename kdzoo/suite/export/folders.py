@@ -31,12 +31,17 @@ def filled_folder(out: Path) -> Iterator[Path]:
     place.mkdir()
     try:
         yield place
-        if out.exists():
-            before = out.with_name(f".{out.name}-{secrets.token_hex(4)}.removed")
+        before = out.with_name(f".{out.name}-{secrets.token_hex(4)}.removed") if out.exists() else None
+        if before is not None:
+            shutil.copymode(out, place)
             out.rename(before)
+        try:
             place.rename(out)
+        except OSError:
+            if before is not None:
+                before.rename(out)
+            raise
+        if before is not None:
             shutil.rmtree(before, ignore_errors=True)
-        else:
-            place.rename(out)
     finally:
         shutil.rmtree(place, ignore_errors=True)

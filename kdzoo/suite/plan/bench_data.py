@@ -10,6 +10,7 @@ from typing import Any
 from kdzoo.data.columns import learn, task_for
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.known import folder_of, has_labels
+from kdzoo.data.listing import names_a_part
 from kdzoo.data.report import data_record, transfer_record
 from kdzoo.data.split import split
 from kdzoo.data.transfer import class_numbers
@@ -62,13 +63,22 @@ def read_images(config: BenchConfig, side: int | None) -> Dataset:
 
 def results_among_images(config: BenchConfig) -> list[str]:
     """Why a bench may not be kept where it is asked to be: within a folder of its images, where it would be taken for a class of them."""
-    place = Path(config.results).absolute().resolve()
-    folders = {request: folder_of(request) for request in (config.data, config.transfer_data) if request is not None}
     return [
         f"results: {config.results} lies in the folder of the images, {folder}, and would be read as a class of them; name a folder outside"
-        for folder in folders.values()
-        if folder is not None and place.is_relative_to(folder.absolute().resolve())
+        for request in (config.data, config.transfer_data)
+        if request is not None
+        and (folder := folder_of(request)) is not None
+        and _is_read(Path(config.results).resolve(), folder.resolve(), has_labels(request))
     ]
+
+
+def _is_read(place: Path, folder: Path, labelled: bool) -> bool:
+    """Whether a place is among the images of a folder, of which only the parts are read where it has any (train/, test/, val/)."""
+    if not place.is_relative_to(folder):
+        return False
+    below = place.relative_to(folder).parts[:1]
+    has_parts = labelled and folder.is_dir() and any(names_a_part(child.name) for child in folder.iterdir() if child.is_dir())
+    return not has_parts or not below or names_a_part(below[0])
 
 
 def plan_data(config: BenchConfig, protocol: RecipeFile, dataset: Dataset, side: int | None, problems: list[str]) -> BenchData:

@@ -11,7 +11,7 @@ from kdzoo.data.class_names import difference, first_names, same_classes
 from kdzoo.data.columns import columns_scored, learn, learned_columns
 from kdzoo.data.dataset import Dataset
 from kdzoo.errors import InputError, collect_problems, raise_if_any
-from kdzoo.models.agglomerate import AGGLOMERATE
+from kdzoo.models.agglomerate import AGGLOMERATE, NO_FILE
 from kdzoo.models.checkpoints import class_names_of, read_checkpoint
 from kdzoo.models.names import code_of, pretrained_classes, require_network_name
 from kdzoo.models.normalisation import AUTO, normalisation_of
@@ -129,6 +129,8 @@ class NetworkResolver:
     def offer(self, request: NetworkRequest) -> Offer:
         """A network for the classes of the data, and what its weights were made for."""
         spec = NetworkSpec(name=request.name, classes=self.classes, start="random", stem=request.stem, image_size=request.image_size)
+        if request.name == AGGLOMERATE and request.start != "file":
+            raise InputError(NO_FILE)
         if request.weights is not None and request.start != "file":
             raise InputError(f"network {request.text!r}: @weights={request.weights}: expected a file, which may hold several sets")
         if request.start == "file":
@@ -165,6 +167,8 @@ class NetworkResolver:
         spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": which})
         offer = Offer(request.text, spec, checkpoint.remarks(request.text), brings_norm=read_input_transform(request.path) is not None)
         if request.name == AGGLOMERATE:
+            if request.norm is not None or request.stem != "standard":
+                raise InputError(f"network {request.text!r}: joined teachers take images as they are; leave the normalisation and stem out")
             return offer if self.dataset.task.of_features else replace(offer, misfit="gives embeddings alone; expected --task features")
         if is_text_network(request.name):
             if (classes := scored_classes(checkpoint.state)) is None:

@@ -94,4 +94,4 @@ def _packages() -> dict[str, Any]:
 
 
 def _digest(lines: Iterable[str]) -> str:
-    return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -25,6 +25,7 @@ import torch.distributed as dist
 
 from kdzoo.contract.joint import ProcessGroup
 from kdzoo.data.epoch import Shard
+from kdzoo.errors import InputError, KdzooError
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import Store
 from kdzoo.suite.run.channel import PROCESSES_BROKEN
@@ -66,7 +67,12 @@ def join_torchrun() -> None:
 
 
 def of_torchrun() -> Processes:
-    """The processes that have joined, which agree by tensors on the CPU, so over gloo."""
+    """The processes that have joined, which agree by tensors on the CPU, so over gloo.
+
+    Raises InputError where none have: they do so at the start of a command line with `--launcher torchrun`.
+    """
+    if not dist.is_initialized():
+        raise InputError("launcher: torchrun is for the command line alone: torchrun ... -m kdzoo bench --launcher torchrun")
     return Processes(Shard(dist.get_rank(), dist.get_world_size()), dist.group.WORLD)
 
 
@@ -97,7 +103,7 @@ def hand_over(cohort: Cohort, store: Store, options: WorkerOptions, plugins: Seq
     cohort.share(processes)
 
 
-class StartedElsewhere:
+class TorchrunFollowers:
     """Followers that torchrun has started with this process. It ends them all where one ends, and is the one to start them again."""
 
     def __init__(self, plugins: Sequence[str]) -> None:
@@ -109,7 +115,9 @@ class StartedElsewhere:
 
     def close(self) -> None:
         """End this process, since the followers wait in the middle of a step; torchrun then ends them."""
-        traceback.print_exc()
+        error = sys.exception()
+        sys.stdout.flush()
+        print(error if isinstance(error, KdzooError) else "".join(traceback.format_exception(error)), file=sys.stderr)
         print(
             "the processes that train together end with this one; the same command resumes from the checkpoints",
             file=sys.stderr,

@@ -29,7 +29,7 @@ from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.memory import COHORT_SHARE, note_of_memory
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.sharing import problems_of_sharing
-from kdzoo.suite.run.torchrun import torchrun_process
+from kdzoo.suite.run.torchrun import NAME as TORCHRUN
 from kdzoo.suite.run.untrained import Untrained
 from kdzoo.training.located import Modules
 from kdzoo.training.run_data import load_dataset, load_transfer_images
@@ -126,7 +126,7 @@ def processes(config: BenchConfig, device: str, plan: Plan, gpus: int = 0) -> tu
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cohorts = len(groups_in_lockstep(plan.students))
     each = config.processes_per_run
-    if torchrun_process(os.environ) is not None:
+    if config.launcher == TORCHRUN:
         return 1, config.threads or environments_threads() or 1
     count = config.jobs or min(max((cores if device == "cpu" else gpus) // each, 1), max(cohorts, 1))
     return count, config.threads or environments_threads() or max(1, cores // (count * each))

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator
 from kdzoo.errors import InputError
 from kdzoo.runs.options import ExecutionSpec
 from kdzoo.runs.spec import Run
-from kdzoo.suite.run.torchrun import TorchrunProcess, torchrun_process
+from kdzoo.suite.run.torchrun import NAME, TorchrunProcess, torchrun_process
 
 
 def problems_of_sharing(options: ExecutionSpec, device: str | None, gpus: int) -> Iterator[str]:
     """Why runs cannot be trained by so many processes with these options, a sentence each. gpus: those that a worker may take."""
-    count, process = options.processes_per_run, torchrun_process(os.environ)
-    if process is not None:
-        yield from _problems_of_torchrun(options, process)
+    count, by_torchrun = options.processes_per_run, options.launcher == NAME
+    if by_torchrun:
+        yield from _problems_of_torchrun(options, torchrun_process(os.environ))
     if count == 1:
         return
     if options.launcher == "here":
@@ -25,19 +25,20 @@ def problems_of_sharing(options: ExecutionSpec, device: str | None, gpus: int) -
             yield f"{name}: cannot be combined with processes_per_run; leave one of them out"
     if device is not None and device.startswith("cuda:"):
         yield f"processes_per_run: expected device cuda, of which each process takes its own, got {device}"
-    if device == "cuda" and gpus < count and options.launcher in (None, "local") and process is None:
+    if device == "cuda" and gpus < count and options.launcher in (None, "local") and not by_torchrun:
         yield f"processes_per_run: expected at most {gpus}, the number of GPUs, got {count}"
 
 
-def _problems_of_torchrun(options: ExecutionSpec, process: TorchrunProcess) -> Iterator[str]:
-    """Why the processes that torchrun has started cannot train with these options."""
+def _problems_of_torchrun(options: ExecutionSpec, process: TorchrunProcess | None) -> Iterator[str]:
+    """Why the processes that torchrun has started cannot train with these options. process: this one; None where it has started none."""
+    if process is None:
+        yield "launcher: torchrun starts the processes itself: torchrun --nproc-per-node 8 -m kdzoo bench --launcher torchrun ..."
+        return
     if options.processes_per_run != process.count:
         yield (
             f"processes_per_run: torchrun has started {process.count} processes; give --processes-per-run {process.count}, "
             f"got {options.processes_per_run}"
         )
-    if options.launcher is not None:
-        yield f"launcher: {options.launcher} would start processes of its own; leave it out, since torchrun has started them"
     if options.jobs not in (None, 1):
         yield f"jobs: expected 1, since all processes train the same run, got {options.jobs}"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -13,6 +14,15 @@ class TorchrunProcess:
     rank: int
     local_rank: int
     count: int
+
+
+NAME = "torchrun"
+"""the launcher's name"""
+
+
+def asks_for_torchrun(words: Sequence[str]) -> bool:
+    """Whether a command line has `--launcher torchrun`: only then do processes wait for each other."""
+    return f"--launcher={NAME}" in words or any(pair == ("--launcher", NAME) for pair in itertools.pairwise(words))
 
 
 def torchrun_process(environment: Mapping[str, str]) -> TorchrunProcess | None:

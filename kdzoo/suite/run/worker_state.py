@@ -18,7 +18,7 @@ from kdzoo.runs.fields import parse
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
-from kdzoo.suite.run.followers import Followers, StartedElsewhere
+from kdzoo.suite.run.followers import Followers, TorchrunFollowers
 from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.located import LocatedRun, Modules, data_key, teacher_key
 from kdzoo.training.run_data import load_run_data
@@ -34,7 +34,7 @@ class WorkerState:
 
     modules: Modules = field(default_factory=Modules)
     plugins: Sequence[str] = ()
-    followers: Followers | StartedElsewhere | None = None
+    followers: Followers | TorchrunFollowers | None = None
     datasets: dict[Any, tuple[Dataset, Splits]] = field(default_factory=dict)
     teachers: dict[Any, tuple[Teacher, Shapes]] = field(default_factory=dict)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from kdzoo.contract.registry import Registry
 from kdzoo.suite.run.launchers.launcher import Launcher, LauncherSetup
-from kdzoo.suite.run.torchrun import torchrun_process
 
 __all__ = ["LAUNCHERS", "LauncherSetup", "create_launcher"]
 
@@ -28,10 +27,10 @@ def _here(setup: LauncherSetup) -> Launcher:
 
 
 def _torchrun(setup: LauncherSetup) -> Launcher:
-    from kdzoo.suite.run.followers import StartedElsewhere
+    from kdzoo.suite.run.followers import TorchrunFollowers
     from kdzoo.suite.run.launchers.here import Here
 
-    return Here(setup.modules, StartedElsewhere(setup.plugins))
+    return Here(setup.modules, TorchrunFollowers(setup.plugins))
 
 
 def _print(setup: LauncherSetup) -> Launcher:
@@ -58,10 +57,5 @@ LAUNCHERS: Registry[Callable[[LauncherSetup], Launcher]] = Registry(
 
 
 def create_launcher(setup: LauncherSetup, name: str | None = None) -> Launcher:
-    """The launcher of a name; of KDZOO_LAUNCHER, or else `local`, where none is given. Raises InputError for an unknown name.
-
-    In a process that torchrun has started it is `torchrun`.
-    """
-    if torchrun_process(os.environ) is not None:
-        return LAUNCHERS.get("torchrun")(setup)
+    """The launcher of a name; of KDZOO_LAUNCHER, or else `local`, where none is given. Raises InputError for an unknown name."""
     return LAUNCHERS.get(name or os.environ.get(CHOICE) or "local")(setup)

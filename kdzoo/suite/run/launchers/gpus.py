@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 
+from kdzoo.errors import InputError
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -27,10 +29,12 @@ def environment_of(worker: int, gpus: Sequence[str], each: int = 1) -> dict[str,
 
 
 def see_own_gpu(local_rank: int, environment: MutableMapping[str, str]) -> None:
-    """Let this process see one GPU alone, that of its rank on the machine; called before torch counts them."""
+    """Let this process see one GPU alone, before torch counts them; raises InputError where there are fewer than processes."""
     visible = environment.get(VISIBLE)
     names = None if visible is None else [name.strip() for name in visible.split(",") if name.strip()]
     if names is None:
         environment[VISIBLE] = str(local_rank)
     elif local_rank < len(names):
         environment[VISIBLE] = names[local_rank]
+    elif names:
+        raise InputError(f"{VISIBLE}: names {len(names)} GPUs, and torchrun has started more processes on this machine; one GPU for each")

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 
 from kdzoo.runs.events import JobEnded
-from kdzoo.suite.run.followers import StartedElsewhere
+from kdzoo.suite.run.followers import TorchrunFollowers
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers.launcher import EmitOfJob
 from kdzoo.suite.run.work import work
@@ -28,7 +28,7 @@ class Here:
     followers: processes that train with it, where something else has started them.
     """
 
-    def __init__(self, modules: Modules | None = None, followers: StartedElsewhere | None = None) -> None:
+    def __init__(self, modules: Modules | None = None, followers: TorchrunFollowers | None = None) -> None:
         self._state = WorkerState(modules or Modules(), followers=followers)
 
     def run(self, queue: JobQueue, emit: EmitOfJob, stop: Callable[[], bool]) -> None:
