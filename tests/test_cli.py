@@ -605,7 +605,8 @@ def test_a_bench_that_is_not_where_it_was_looked_for_is_offered(kdzoo, place):
 
 def test_a_folder_is_offered_as_a_shell_takes_it_and_an_empty_name_is_none(kdzoo, place):
     folder = "bad place'\"<b>"
-    (place / folder / "mine" / "runs").mkdir(parents=True)
+    (place / folder / "mine" / "runs" / "hinton-0123456789ab").mkdir(parents=True)
+    (place / folder / "mine" / "runs" / "hinton-0123456789ab" / "run.json").touch()
     words = kdzoo("status", folder).err.strip().partition(": use ")[2]
     assert shlex.split(words) == ["--results", f"{folder},", "or", f"{folder}/mine"]
     assert shlex.split(kdzoo("leaderboard", "mine").err)[-2:] == ["--results", folder]

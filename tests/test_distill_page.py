@@ -97,7 +97,9 @@ def test_the_page_has_no_script_and_no_address_and_a_classs_name_stays_text(part
     assert CLASSES[1] in read.text
     assert read.tags.count("img") == MOST_IMAGES
     assert "taught by" in read.text
-    assert "trained alone</h1>" in build_page(verdict_of(classes=CLASSES, difference_high=-0.1), parts, AUGMENT, "")
+    assert "trained alone</h1>" in build_page(
+        verdict_of(classes=CLASSES, difference_low=-0.3, difference_high=-0.1, p=0.01), parts, AUGMENT, ""
+    )
 
 
 def test_many_classes_have_their_confusions_and_no_matrix(parts):

@@ -179,6 +179,7 @@ def completions(line: str) -> list[str]:
 )
 def test_names_are_completed(place, line, some):
     (place / "results" / "mine" / "runs" / "hinton-0123456789ab").mkdir(parents=True)
+    (place / "results" / "mine" / "runs" / "hinton-0123456789ab" / "run.json").touch()
     found = completions(line)
     assert some <= set(found)
     begun = line.rpartition(" ")[2]

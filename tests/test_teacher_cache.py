@@ -350,7 +350,9 @@ def test_stages_that_do_not_fit_leave_logits_and_embedding_their_cache(tmp_path)
     assert isinstance(cache, TeacherCache)
     assert [column.name for column in cache.columns] == ["logits", "embedding"]
     (note,) = cache.notes
-    assert re.search(r"would take 0\.0 MB, more than 0\.0 MB; .*keeps logits and embedding, .* in every step for .* read its stages$", note)
+    assert re.search(
+        r"would take [\d.]+ kB, more than [\d.]+ kB; .*keeps logits and embedding, .* in every step for .* read its stages$", note
+    )
     both = opened(None, [logits, embedding, *stages], Need.LOGITS | Need.STAGES, "both")
     assert isinstance(both, TeacherCache)
     assert len(both.columns) == 4

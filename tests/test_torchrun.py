@@ -70,7 +70,8 @@ def test_two_machines_come_to_the_bits_of_two_processes_of_one(place, kdzoo):
 def test_processes_of_which_one_is_killed_are_started_again_and_resume(place):
     """By torchrun's own --max-restarts; no result is lost or doubled."""
     words = f"{BENCH} --epochs 5 --results shared --launcher torchrun --processes-per-run 2"
-    process = start(words, place, "--nproc-per-node=2", f"--master-port={free_port()}", "--max-restarts=1")
+    meeting = ("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}")
+    process = start(words, place, "--nproc-per-node=2", *meeting, "--max-restarts=1")
     metrics = place / "shared" / "digits" / "runs"
     deadline = time.monotonic() + 200
     while not any(file.stat().st_size for file in metrics.glob("*/metrics.jsonl")):

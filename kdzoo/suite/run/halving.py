@@ -43,7 +43,6 @@ def search(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_failed: 
             prepared,
             plan=replace(plan, students=students),
             options=prepared.options.model_copy(update={"until": None if is_last else rung.epoch}),
-            states={},  # a search may train a run again that was done
         )
         folders_of_rung = [plan.store.run(one.run.id) for one in students]
         for folder in folders_of_rung:

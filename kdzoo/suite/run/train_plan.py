@@ -31,8 +31,7 @@ def train_plan(
     todo: list[PlannedRun] = []
     for planned in plan.students:
         folder = plan.store.run(planned.run.id)
-        # A run that was done when the plan was checked is not read again.
-        state = "done" if prepared.states.get(planned.run.id) == "done" else folder.state()
+        state = folder.state()
         if state == "done":
             outcome.done.add(folder.id)
         elif state == "failed" and not retry_failed:
