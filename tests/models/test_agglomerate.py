@@ -156,9 +156,10 @@ class Mine(torch.nn.Module):
     def forward(self, x):
         return self.head(self.body(x).relu().mean((2, 3)) * FACTOR)
 
-@kdzoo.register_network("joined_mine")
 def joined_mine(num_classes=10, in_chans=1):
     return Mine(num_classes, in_chans)
+
+kdzoo.register_network("joined_mine", joined_mine)
 """
     (place / "mine.py").write_text(code.replace("FACTOR", "1.0"))
     load_plugins([str(place / "mine.py")])
@@ -173,10 +174,10 @@ def joined_mine(num_classes=10, in_chans=1):
         read_joined(tmp_path / "joined.safetensors", channels=1, side=8)
 
 
-@pytest.mark.parametrize("words", ["@norm=imagenet", "@small"])
-def test_settings_that_change_nothing_of_joined_teachers_are_refused(words, kdzoo, file):
+@pytest.mark.parametrize("setting", ["@norm=imagenet", "@small"])
+def test_settings_that_change_nothing_of_joined_teachers_are_refused(setting, kdzoo, file):
     of_features = ("bench", "--data", "digits", "--task", "features", "--student", "digits_student", "--dry-run")
-    told = kdzoo(*of_features, "--teacher", f"{file}{words}")
+    told = kdzoo(*of_features, "--teacher", f"{file}{setting}")
     assert told.status == 2
     assert "joined teachers take images as they are" in " ".join(told.err.split())
 

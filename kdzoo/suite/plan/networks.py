@@ -110,6 +110,8 @@ class NetworkResolver:
         if text in self.modules.by_name:
             return NetworkRequest(text=text, name=text, start="random", norm=as_text(changes.get("norm")))
         request = parse_network(text)
+        if request.name == AGGLOMERATE and request.start != "file":
+            raise InputError(NO_FILE)
         return replace(
             request,
             stem=changes.get("stem", request.stem),
@@ -129,8 +131,6 @@ class NetworkResolver:
     def offer(self, request: NetworkRequest) -> Offer:
         """A network for the classes of the data, and what its weights were made for."""
         spec = NetworkSpec(name=request.name, classes=self.classes, start="random", stem=request.stem, image_size=request.image_size)
-        if request.name == AGGLOMERATE and request.start != "file":
-            raise InputError(NO_FILE)
         if request.weights is not None and request.start != "file":
             raise InputError(f"network {request.text!r}: @weights={request.weights}: expected a file, which may hold several sets")
         if request.start == "file":
