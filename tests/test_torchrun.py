@@ -31,7 +31,7 @@ def free_port() -> int:
 def start(words: str, place: Path, *torchrun: str) -> subprocess.Popen[str]:
     """Start a torchrun with the processes of one machine, in a group of its own."""
     command = [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "kdzoo", *words.split()]
-    environment = {**os.environ, "KDZOO_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "KDZOO_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     return subprocess.Popen(
         command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
