@@ -47,16 +47,10 @@ def build_backbone(text: str, *, channels: int, side: int) -> tuple[Network, Nam
         stem=request.stem,
         image_size=request.image_size,
         norm=None if request.norm is None else normalisation_of(request.norm),
-        weights=None if request.path is None else _set_of_weights(request.path, request.weights),
+        weights=None if request.path is None else read_checkpoint(request.path, key=request.weights).named_set,
         code=code_of(request.name),
     )
     network = build_network(spec, channels=channels, side=side, mean=[0.5], std=[0.5], seed=0, weights=request.path)
     if network.assumed_norm:
         raise InputError(f"{text}: its file does not say what images were normalised with; add @norm={HOW_TO_NAME}")
     return freeze(network), NamedBackbone(spec, request.path)
-
-
-def _set_of_weights(path: Path, key: str | None) -> str | None:
-    """Which of several sets of weights a file is read for; None for the usual one. Raises InputError for a key that it lacks."""
-    checkpoint = read_checkpoint(path, key=key)
-    return None if checkpoint.key == checkpoint.sets[0] else checkpoint.key

@@ -49,6 +49,11 @@ class Checkpoint:
     ignored: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
 
+    @property
+    def named_set(self) -> str | None:
+        """The key of the set that is used, as a specification names it (`weights`); None for the usual one."""
+        return None if self.key == self.sets[0] else self.key
+
     def remarks(self, name: str) -> tuple[str, ...]:
         """Notes on what the file holds and is not used."""
         remarks = []

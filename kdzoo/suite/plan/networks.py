@@ -163,8 +163,7 @@ class NetworkResolver:
         assert request.path is not None
         require_network_name(request.name)
         checkpoint = read_checkpoint(request.path, key=request.weights)
-        which = None if checkpoint.key == checkpoint.sets[0] else checkpoint.key
-        spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": which})
+        spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": checkpoint.named_set})
         offer = Offer(request.text, spec, checkpoint.remarks(request.text), brings_norm=read_input_transform(request.path) is not None)
         if request.name == AGGLOMERATE:
             if request.norm is not None or request.stem != "standard":
