@@ -1,10 +1,11 @@
 """A command in a process group of its own, and what is left of its processes."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,14 @@ def _take_signals() -> None:
 
 
 def members_of_group(group: int) -> list[int]:
-    """The processes of a group that are still there after five seconds: one that was killed takes a moment to be gone."""
+    """The processes of a group that are still there after five seconds."""
+    return left_of(lambda: running_in(group))
+
+
+def left_of(running: Callable[[], list[int]]) -> list[int]:
+    """The processes of a list that are still there after five seconds: one that was ended takes a moment to be gone."""
     deadline = time.monotonic() + 5
-    while (found := running_in(group)) and time.monotonic() < deadline:
+    while (found := running()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
 
@@ -55,7 +61,24 @@ def running_in(group: int) -> list[int]:
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
-                state, _parent, its_group = rest.split()[:3]
-                if int(its_group) == group and state != "Z" and name != SEED:
+                if int(rest.split()[2]) == group and name != SEED and not is_ended(entry):
                     found.append(int(entry.name))
     return found
+
+
+def children(name: str) -> list[int]:
+    """The processes that this one started and whose command has a word in its name."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                command, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+                if int(rest.split()[1]) == os.getpid() and name in command and not is_ended(entry):
+                    found.append(int(entry.name))
+    return found
+
+
+def is_ended(process: Path) -> bool:
+    """Whether a process, by its folder in /proc, holds nothing any more: files and locks are its threads' until the last one has ended."""
+    state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+    return state == "Z" and len(list((process / "task").iterdir())) == 1

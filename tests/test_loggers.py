@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import wandb
+from processes import children, left_of
 from warm_python import WarmPopen
 
 from kdzoo.errors import InputError
@@ -218,14 +219,12 @@ def wandb_home(tmp_path, monkeypatch) -> Iterator[Path]:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     yield tmp_path / "logs"
     wandb.teardown()
-    assert services() == []
+    assert left_of(services) == []
 
 
 def services() -> list[int]:
     """The process ids of W&B's service below this process."""
-    found = subprocess.run(["ps", "-o", "pid=,ppid=,stat=,comm=", "-A"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 3) for line in found.splitlines()]
-    return [int(pid) for pid, parent, stat, name in rows if parent == str(os.getpid()) and "wandb" in name and "Z" not in stat]
+    return children("wandb")
 
 
 def wandb_file(path: Path) -> list[Any]:
