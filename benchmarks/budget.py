@@ -1,6 +1,6 @@
 """What a search within a budget (`kdzoo bench --budget`) gives up: replayed from the epochs that committed benches have recorded.
 
-    python benchmarks/budget.py                          # results/zoo_16 and results/zoo at a third of the grid's cost
+    python benchmarks/budget.py                          # results/zoo and results/zoo_digits at a third of the grid's cost
     python benchmarks/budget.py --share 0.2 --draws 1000
     python benchmarks/budget.py --optuna 20              # Optuna's asynchronous rule beside it (pip install 'kdzoo[peers]'), 20 orders
 
@@ -32,7 +32,7 @@ from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.selection import candidates, order_of
 
 Choice = Callable[["Grid", int, np.random.Generator], str]
-PAIRS = {"zoo_16": "resnet20/resnet8", "zoo": "digits_teacher/digits_student"}
+PAIRS = {"zoo": "resnet20/resnet8", "zoo_digits": "digits_teacher/digits_student"}
 PART = 2 / 3
 """the share of a grid's settings that a smaller grid has"""
 

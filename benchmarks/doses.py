@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, help="a Markdown file; the numbers go beside it as JSON")
     asked = parser.parse_args()
-    zoo = yaml.safe_load((CONFIGS / "benches" / "zoo.yaml").read_text())["methods"]
+    zoo = yaml.safe_load((CONFIGS / "benches" / "zoo_digits.yaml").read_text())["methods"]
     options = {key: value for key, value in vars(asked).items() if key not in ("out", "set") and value is not None}
     changes = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in asked.set)}
     found, reasons = measured({"methods": zoo, **options, "set": changes})

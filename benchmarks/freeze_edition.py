@@ -1,6 +1,6 @@
 """Freezes an edition of the benchmark: writes the pairs, data, recipes and teachers of benches, and all methods' versions.
 
-python benchmarks/freeze_edition.py results/digits results/zoo_16 --write kdzoo/configs/editions/2026.12.yaml
+python benchmarks/freeze_edition.py results/digits results/zoo --write kdzoo/configs/editions/2026.12.yaml
 """
 
 from __future__ import annotations

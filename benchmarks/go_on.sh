@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Go on with a long bench where its committed runs end, on any machine:
-#   bash benchmarks/go_on.sh zoo_16 [options of kdzoo bench, such as --jobs 2]
+#   bash benchmarks/go_on.sh zoo [options of kdzoo bench, such as --jobs 2]
 # Its teachers' weights are committed beside the runs, in results/NAME/teachers: another kind of CPU would train others.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-name=${1:?expected the name of a file in configs/benches, such as zoo_16}
+name=${1:?expected the name of a file in configs/benches, such as zoo}
 shift
 cached="${KDZOO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kdzoo}/teachers/runs"
 committed="results/$name/teachers"

@@ -1,6 +1,6 @@
 """What a row costs that can be trusted: core-hours until its detectable difference to tuned plain KD is at most 0.35 points.
 
-    python benchmarks/trusted_row.py results/timm results/zoo_16
+    python benchmarks/trusted_row.py results/timm results/zoo
 
 From each table's own error model: a row's error falls with the root of its number of seeds, and its degrees of freedom grow with
 them. Beside the seeds a row pays for the settings among which it was chosen, each on the seeds of the sweep. Hours are those of runs

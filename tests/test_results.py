@@ -28,12 +28,12 @@ def files_with_places_of_a_machine(folder: Path) -> list[str]:
 
 
 def test_the_default_bench_and_the_real_ones_are_there():
-    assert {"digits", "zoo"} <= set(BENCHES)
+    assert {"digits", "zoo_digits"} <= set(BENCHES)
 
 
 @pytest.mark.release
 def test_every_method_has_a_row_on_the_digits_leaderboard_but_one_that_is_anothers_first_stage():
-    rows = csv.DictReader((RESULTS / "zoo" / "leaderboard.csv").open())
+    rows = csv.DictReader((RESULTS / "zoo_digits" / "leaderboard.csv").open())
     assert set(REGISTRY.names_for_images()) - {row["method"] for row in rows} == {"ft_paraphraser"}
 
 

@@ -28,7 +28,7 @@ def score(
     \b
     Examples:
       kdzoo score cifar100 cifar10_16 digits
-      kdzoo score zoo_16 digits --format json
+      kdzoo score zoo digits --format json
     """
     from kdzoo.suite.report.bench import read_bench
     from kdzoo.suite.report.render import render

@@ -45,7 +45,7 @@ def test_the_default_bench_is_told_in_four_lines():
         {"methods": "hinton,at+hinton", "seeds": "5,7", "temperatures": "1,2"},
         {"methods": "crd", "control_seeds": 5, "weights": "0.3,1"},
         {"pairs": "digits,digits_teacher/resnet8", "methods": "rkd", "seeds": 1},
-        read_yaml(CONFIGS / "benches" / "zoo.yaml"),
+        read_yaml(CONFIGS / "benches" / "zoo_digits.yaml"),
     ],
     ids=["sums", "control seeds", "two pairs", "zoo"],
 )
@@ -78,7 +78,7 @@ def test_where_settings_may_be_one_run_the_number_is_the_highest_it_can_be(optio
 
 
 def test_many_methods_and_seeds_are_told_by_their_number():
-    zoo = read_yaml(CONFIGS / "benches" / "zoo.yaml")
+    zoo = read_yaml(CONFIGS / "benches" / "zoo_digits.yaml")
     told = words(bench_config({**zoo, "seeds": 10}, None))
     assert told["methods"] == f"student alone and {len(zoo['methods'])} methods, 1 setting each; 10 seeds"
     told = words(bench_config({**SMALL, "methods": "hinton", "seeds": "4,", "epochs": 1, "refit": True}, None))
