@@ -3,8 +3,9 @@
     python benchmarks/trusted_row.py results/timm results/zoo
 
 From each table's own error model: a row's error falls with the root of its number of seeds, and its degrees of freedom grow with
-them. Beside the seeds a row pays for the settings among which it was chosen, each on the seeds of the sweep. Hours are those of runs
-trained alone, by the probe of each; plain KD needs the same seeds, once for all rows of a table, and so does the student alone.
+them. Beside it the seeds that two rows need where each has a spread of its own and seeds are not paired (Welch). Beside the seeds a
+row pays for the settings among which it was chosen, each on the seeds of the sweep. Hours are those of runs trained alone, by the
+probe of each; plain KD needs the same seeds, once for all rows of a table, and so does the student alone.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ MOST_SEEDS = 10_000
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method's row takes: seeds of the chosen setting, and the hours of these and of the settings that were tried."""
+    """What a method's row takes: seeds of the chosen setting, and the hours of these and of the settings that were tried.
+
+    unpaired: the seeds that it would take by its own spread and plain KD's alone.
+    """
 
     method: str
     seeds: int
+    unpaired: int
     hours: float
     search_hours: float
 
@@ -48,20 +53,29 @@ def seeds_needed(error: float, freedom: float, seeds: int) -> int:
     raise AssertionError("counting ends by itself")
 
 
-def costs_of(block: Block) -> Iterator[Cost]:
-    """Every row of a table but the controls and those whose error is not known."""
+def costs_of(block: Block, sweep: Block) -> Iterator[Cost]:
+    """Every row of a table but the controls and those whose error is not known. sweep: the table in which settings were chosen."""
     tested = comparisons(block, KD)
+    searches = {standing.record.method: standing.tried * len(standing.done) * hours_of(standing) for standing in sweep.standings}
+    plain = block.only(KD)
     for standing in block.standings:
         if (
             standing.record.method in (KD, NONE, TEACHER)
             or (at := position_of(tested.standings, standing)) is None
             or tested.contrast is None
+            or plain is None
         ):
             continue
         error, freedom, seeds = float(tested.contrast.error[at]), float(tested.contrast.freedom[at]), len(standing.done)
         if math.isfinite(error) and math.isfinite(freedom) and seeds > 1:
             needed, run = seeds_needed(error, freedom, seeds), hours_of(standing)
-            yield Cost(standing.record.method, needed, needed * run, standing.tried * seeds * run)
+            unpaired = seeds_needed(math.sqrt((variance_of(standing) + variance_of(plain)) / seeds), 2 * (seeds - 1), seeds)
+            yield Cost(standing.record.method, needed, unpaired, needed * run, searches[standing.record.method])
+
+
+def variance_of(standing: Standing) -> float:
+    """The variance over seeds of a row's test accuracy."""
+    return statistics.variance(record.result["last"]["test"]["top1"] for record in standing.done if record.result is not None)
 
 
 def hours_of(standing: Standing) -> float:
@@ -72,16 +86,20 @@ def hours_of(standing: Standing) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benches", nargs="+", type=Path)
-    print("| table | method | seeds | core-hours of these seeds | and of the search |\n| --- | --- | ---: | ---: | ---: |")
+    print("| table | method | seeds | seeds unpaired | core-hours of these seeds | and of the search |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
     for folder in parser.parse_args().benches:
-        for block in read_bench(folder).blocks:
-            rows = sorted(costs_of(block), key=lambda cost: cost.hours)
+        blocks = read_bench(folder).blocks
+        for block in blocks:
+            sweep = next(one for one in blocks if one.place.pair == block.place.pair and one.place.phase == "sweep")
+            rows = sorted(costs_of(block, sweep), key=lambda cost: cost.hours)
             for cost in rows:
-                print(f"| {folder.name} | {cost.method} | {cost.seeds} | {cost.hours:.1f} | {cost.search_hours:.1f} |")
+                print(f"| {folder.name} | {cost.method} | {cost.seeds} | {cost.unpaired} | {cost.hours:.1f} | {cost.search_hours:.1f} |")
             if rows:
                 middle = statistics.median(cost.hours + cost.search_hours for cost in rows)
                 seeds = statistics.median(cost.seeds for cost in rows)
-                print(f"| {folder.name} | median of {len(rows)} rows | {seeds:g} | {middle:.1f} with the search | |")
+                unpaired = statistics.median(cost.unpaired for cost in rows)
+                print(f"| {folder.name} | median of {len(rows)} rows | {seeds:g} | {unpaired:g} | {middle:.1f} with the search | |")
 
 
 if __name__ == "__main__":

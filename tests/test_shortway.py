@@ -450,7 +450,7 @@ def test_as_many_epochs_are_planned_as_fit_into_the_time_and_the_same_wish_has_t
     longer = time_limit.with_epochs(prepared.plan, 2 * epochs)
     probes = Probes.of(prepared)
     assert estimate(prepared, probes) < 120 < 2 * estimate(replace(prepared, plan=longer, states={}), probes)
-    keep_costs({kind: RunCost(cost.setup, 9 * cost.image) for kind, cost in read_costs().items()})
+    keep_costs({kind: RunCost(cost.setup, 9 * cost.image, cost.evaluated) for kind, cost in read_costs().items()})
     again, _ = plan_distillation(wish, Modules())
     assert [planned.run.id for planned in again.plan.students] == [planned.run.id for planned in prepared.plan.students]
     with pytest.raises(InputError, match="time: too short: the teacher and one epoch of both students take about"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,25 @@ from kdzoo.runs.spec import NetworkSpec, Run
 
 LARGEST_RECORD = 2000
 """kinds of runs in the record; the oldest go first"""
-EVALUATION = 1 / 3
-"""what evaluating an image counts beside training on one: a forward pass without its backward"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run computes, in images: those that it is trained on, epoch by epoch, and those that it is evaluated on."""
+
+    trained: float
+    evaluated: float
+
+    @staticmethod
+    def of(batch_size: int, steps: int, epochs: int, validation: int, test: int) -> Work:
+        """Of `steps` of a batch, with validation after each of `epochs` and once more at the end, and with the tests at the end."""
+        tests = 2 if validation else 1  # of the last epoch, and of the best where one is chosen
+        return Work(steps * batch_size, (epochs + 1) * validation + tests * test)
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """Seconds of a run: before its first step, and for each image (`images_of_work`).
+    """Seconds of a run: before its first step, for each image that it is trained on, and for each that it is evaluated on.
 
     They are processor time divided by the threads, on a GPU time by the clock, and include the run's share of what it has in
     common with others that train in lockstep.
@@ -34,6 +46,14 @@ class RunCost:
 
     setup: float
     image: float
+    evaluated: float
+
+    def seconds(self, work: Work) -> float:
+        """What a run with so much work takes."""
+        return self.setup + self.image * work.trained + self.evaluated * work.evaluated
+
+
+NAMES = tuple(field.name for field in fields(RunCost))
 
 
 def kind_of(run: Run, shape: tuple[int, int, int], options: WorkerOptions, machine: str) -> str:
@@ -59,17 +79,11 @@ def _network(spec: NetworkSpec) -> list[Any]:
     return [spec.name, spec.stem, spec.image_size]
 
 
-def images_of_work(batch_size: int, steps: int, epochs: int, validation: int, test: int) -> float:
-    """The work of training and evaluating, in training images: `steps` of a batch, validation after each of `epochs`, tests at the end."""
-    ends = 2 if validation else 1  # the last epoch, and the best where one is chosen
-    return steps * batch_size + EVALUATION * ((epochs + 1) * validation + ends * test)
-
-
 def read_costs() -> dict[str, RunCost]:
     """The recorded costs of kinds of runs on this machine; empty where none has finished or the record is damaged."""
     try:
         content = json.loads(read_file(_file()))
-        return {str(kind): RunCost(float(cost["setup"]), float(cost["image"])) for kind, cost in content["costs"].items()}
+        return {str(kind): RunCost(**{name: float(cost[name]) for name in NAMES}) for kind, cost in content["costs"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # it only makes estimates better, and fills again
         return {}
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from kdzoo.contract.objective import Deployed
 from kdzoo.data.views import output_shape
 from kdzoo.models.measure import attention_as_products
 from kdzoo.models.network import Network
+from kdzoo.models.predict import predict
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.latency import PROBE_SECONDS, milliseconds
 from kdzoo.training.member import Member
@@ -35,6 +37,7 @@ TIMED = 5
 ESTIMATE_STEPS = 10
 ESTIMATE_SECONDS = 1.0
 """an estimate takes no further step of one kind of run once its steps took so long: one step of a large network can take seconds"""
+EVALUATION_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,22 @@ def step_seconds(cohort: Cohort) -> StepSeconds:
     threads = 1 if cohort.execution.device.type == "cuda" else torch.get_num_threads()
     shared, own = zip(*((shared[1], own[1]) for shared, own in times[1:] or times), strict=True)
     return StepSeconds(statistics.median(shared) / threads, statistics.median(own) / threads)
+
+
+def evaluation_seconds(cohort: Cohort, member: Member) -> float:
+    """What evaluating an image takes with a member's student as it ships: the median over some batches of test images.
+
+    Processor time divided by the threads, on a GPU time by the clock, of a batch no larger than one in training. The first, which
+    warms up, counts only where it is the only one: no further one is timed after EVALUATION_SECONDS.
+    """
+    recipe, device = cohort.recipe, cohort.execution.device
+    test = cohort.splits.truncate_eval(recipe.batch_size).test
+    evaluate = partial(predict, member.deployed, test, recipe.augment, device, cohort.splits.task)
+    times = [_time(evaluate, cohort)]
+    while sum(clock for clock, _ in times) < EVALUATION_SECONDS and len(times) <= TIMED:
+        times.append(_time(evaluate, cohort))
+    threads = 1 if device.type == "cuda" else torch.get_num_threads()
+    return statistics.median(processor for _, processor in times[1:] or times) / threads / max(len(test.targets), 1)
 
 
 def step_cost(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
@@ -163,7 +182,7 @@ def _halves(cohort: Cohort) -> tuple[Callable[[], None], Callable[[], None]]:
     return see, learn
 
 
-def _time(step: Callable[[], None], cohort: Cohort) -> tuple[float, float]:
+def _time(step: Callable[[], object], cohort: Cohort) -> tuple[float, float]:
     """Seconds of the clock and of the processor that a step takes; on a GPU the clock's are both."""
     _synchronise(cohort)
     clock, processor = time.perf_counter(), time.process_time()

@@ -70,12 +70,12 @@ def cost_of(student: str, teacher: str | None, **changes) -> str:
 def test_the_estimate_takes_the_speed_at_which_networks_of_the_nearest_size_were_trained_on_this_machine():
     taught, alone, teacher = 3 * 6_654_464 + 24_843_264, 3 * 6_654_464, 3 * 24_843_264
     costs = {
-        cost_of("cnn64", "cnn128"): RunCost(1.0, 0.002),
-        cost_of("cnn64", None): RunCost(1.0, 0.001),
-        cost_of("cnn128", None): RunCost(1.0, 0.004),
-        cost_of("cnn64", None, machine="another"): RunCost(1.0, 1.0),
-        cost_of("cnn64", None, recipe={"precision": "bfloat16"}): RunCost(1.0, 1.0),
-        cost_of("resnet18", None): RunCost(1.0, 1.0),
+        cost_of("cnn64", "cnn128"): RunCost(1.0, 0.002, 0.0005),
+        cost_of("cnn64", None): RunCost(1.0, 0.001, 0.0005),
+        cost_of("cnn128", None): RunCost(1.0, 0.004, 0.0005),
+        cost_of("cnn64", None, machine="another"): RunCost(1.0, 1.0, 0.0005),
+        cost_of("cnn64", None, recipe={"precision": "bfloat16"}): RunCost(1.0, 1.0, 0.0005),
+        cost_of("resnet18", None): RunCost(1.0, 1.0, 0.0005),
     }
     machine = this_machine(costs)
     cores = len(os.sched_getaffinity(0))

@@ -80,11 +80,11 @@ def test_a_first_stage_that_runs_share_is_counted_once_and_not_after_it_was_trai
 
 @pytest.mark.slow
 def test_the_estimate_leaves_out_the_epochs_that_are_behind(place, monkeypatch):
-    """With a step that takes a second and nothing to be built, it is the steps that are left, and evaluation at a third of training."""
-    monkeypatch.setattr(estimates, "probe_cost", lambda *_: estimates.ProbedCost(setup=0.0, own=1.0, shared=0.0))
+    """With a step that takes a second and nothing to be built, it is the steps that are left, and evaluation."""
+    monkeypatch.setattr(estimates, "probe_cost", lambda *_: estimates.ProbedCost(setup=0.0, own=1.0, shared=0.0, evaluated=0.01))
     made = prepared(methods=["none"], seeds=[3], val_fraction=0.0)
     write_plan(made.plan)
-    test = len(load_dataset("digits", None, None, None, False).test.targets) / 64 / 3  # at the end of a run, in steps of 64 images
+    test = 0.01 * len(load_dataset("digits", None, None, None, False).test.targets)  # at the end of a run
     trainings = 2 + 1  # the student alone, plain KD and their teacher: four epochs of five steps each
     assert estimate(made) == pytest.approx(estimates.START_SECONDS + trainings * (4 * 5 + test))
     with pytest.raises(Stopped):
@@ -100,7 +100,7 @@ def test_the_estimate_has_the_measuring_of_doses(place, monkeypatch):
 
     def probed(located, *_):
         with_method = bool(located.run.objective.terms)
-        return estimates.ProbedCost(setup=0.0, own=4.0 if with_method else 1.5, shared=0.25 if with_method else 0.0)
+        return estimates.ProbedCost(setup=0.0, own=4.0 if with_method else 1.5, shared=0.25 if with_method else 0.0, evaluated=0.0)
 
     monkeypatch.setattr(estimates, "probe_cost", probed)
     made = prepared(methods=["hinton", "at"], doses=[0.1])
@@ -151,18 +151,19 @@ def test_what_finished_runs_cost_is_what_the_next_ones_are_estimated_at(bench, m
     assert len(students) == 2  # the student alone and plain KD
     training, evaluation = 2 * 5 * 64, 3 * 30 + 2 * 359  # images: of two epochs of five steps; of validation thrice and the test twice
     again = estimate(prepared(seeds=[4], **OPTIONS)) - estimates.START_SECONDS
-    assert again == pytest.approx(sum(cost.setup + cost.image * (training + evaluation / 3) for cost in students))
+    assert again == pytest.approx(sum(cost.setup + cost.image * training + cost.evaluated * evaluation for cost in students))
     assert 0 < again <= bench.seconds
 
 
-@pytest.mark.parametrize(("seconds", "steps"), [(0.0, 1), (float("inf"), 11)])
-def test_an_estimate_takes_one_step_of_each_kind_of_run_where_a_step_is_long(place, monkeypatch, seconds, steps):
-    """Ten steps and one to warm up where they are short, of each kind: the student alone, plain KD, their teacher."""
-    halves = []
+@pytest.mark.parametrize(("seconds", "steps", "evaluations"), [(0.0, 1, 1), (float("inf"), 11, 6)])
+def test_an_estimate_takes_one_step_of_each_kind_of_run_where_a_step_is_long(place, monkeypatch, seconds, steps, evaluations):
+    """Ten steps and five evaluations, and one of each to warm up, where they are short: of the student alone, plain KD, their teacher."""
+    timed = []
     time_step = cost._time
-    monkeypatch.setattr(cost, "_time", lambda half, cohort: (halves.append(cohort.members[0].run.id), time_step(half, cohort))[1])
+    monkeypatch.setattr(cost, "_time", lambda half, cohort: (timed.append(cohort.members[0].run.id), time_step(half, cohort))[1])
     monkeypatch.setattr(cost, "ESTIMATE_SECONDS", seconds)
+    monkeypatch.setattr(cost, "EVALUATION_SECONDS", seconds)
     made = prepared(methods=["hinton"])
     write_plan(made.plan)
     assert estimate(made) > 0
-    assert sorted(Counter(halves).values()) == [2 * steps] * 3
+    assert sorted(Counter(timed).values()) == [2 * steps + evaluations] * 3  # a step is timed in two halves

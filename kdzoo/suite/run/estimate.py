@@ -32,7 +32,7 @@ from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.suite.run.worker_state import probe_of
 from kdzoo.teachers.teacher import Teacher, live_teacher
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.cost import COUNTED, TIMED, StepSeconds, step_seconds
+from kdzoo.training.cost import COUNTED, TIMED, StepSeconds, evaluation_seconds, step_seconds
 from kdzoo.training.doses import BATCHES, warm_up_steps
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import input_shape
@@ -44,11 +44,15 @@ START_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class ProbedCost:
-    """Seconds of a kind of run that none of this machine has been: to build it, a step of its own, and a step of what cohorts share."""
+    """Seconds of a kind of run that none of this machine has been.
+
+    setup: to build it. own, shared: of its own part of a step, and of the part that a cohort shares. evaluated: of evaluating an image.
+    """
 
     setup: float
     own: float
     shared: float
+    evaluated: float
 
 
 @dataclass(frozen=True)
@@ -176,10 +180,10 @@ class JobSeconds:
             steps = epochs * steps_an_epoch(splits, planned.run.recipe)
             work = work_of(splits, planned.run.recipe, steps)
             if (cost := self._recorded.get(kind)) is not None:
-                total += cost.setup + cost.image * work
+                total += cost.seconds(work)
                 continue
             probed = self._probe(kind, located, options)
-            total += probed.setup + probed.own * work / planned.run.recipe.batch_size
+            total += probed.setup + probed.own * steps + probed.evaluated * work.evaluated
             shared.append(probed.shared * steps * _share_computed(planned.run.recipe, options))
         return total + max(shared, default=0.0) * len(shared) / max(len(cohort), 1)
 
@@ -204,9 +208,10 @@ def probe_cost(located: LocatedRun, untrained: Untrained, options: WorkerOptions
     began = time.process_time()
     member = build_member(located, dataset, splits, shapes, execution, modules)
     built = time.process_time() - began
-    step = step_seconds(Cohort([member], splits, teacher, execution))
+    cohort = Cohort([member], splits, teacher, execution)
+    step = step_seconds(cohort)
     own_probe = (COUNTED + TIMED) * (step.shared + step.own * (2 if located.run.objective.terms else 1))  # `training.cost.step_cost`
-    return ProbedCost(2 * built + own_probe, step.own, step.shared)
+    return ProbedCost(2 * built + own_probe, step.own, step.shared, evaluation_seconds(cohort, member))
 
 
 def student_alone(located: LocatedRun) -> LocatedRun:
