@@ -61,7 +61,9 @@ class Grid:
 def read_grids(folder: Path, pair: str) -> list[Grid]:
     """One grid for each seed of a bench, and one of all seeds together where there are several."""
     bench = read_bench(folder)
-    records = [one for one in bench.records if one.place.phase == "sweep" and one.place.pair in (pair, f"-/{pair.partition('/')[2]}")]
+    records = [
+        one for one in bench.records if one.table_key.phase == "sweep" and one.table_key.pair in (pair, f"-/{pair.partition('/')[2]}")
+    ]
     every = sorted({record.run.seed for record in records})
     return [
         _grid(

@@ -53,13 +53,13 @@ def tables_of(bench: Path) -> list[dict[str, Any]]:
                 "pairs": [],
                 "data": data.name,
                 "fingerprint": data.fingerprint,
-                "recipe": record.place.recipe,
+                "recipe": record.table_key.recipe,
                 "digest": recipe_digest(record.run.recipe),
                 "teachers": [],
                 **({"limit": data.limit} if data.limit is not None else {}),
             },
         )
-        table["pairs"] = sorted({*table["pairs"], record.place.pair})
+        table["pairs"] = sorted({*table["pairs"], record.table_key.pair})
         table["teachers"] = sorted({*table["teachers"], *teachers_of(record, bench)})
     return list(found.values())
 

@@ -28,7 +28,7 @@ from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.study.hours import count_runs, hours
 from kdzoo.suite.study.speed import this_machine
-from kdzoo.suite.study.study import Stage
+from kdzoo.suite.study.study import StudyStage
 from kdzoo.suite.study.study_files import read_study, shipped_studies
 from kdzoo.suite.study.which import Of
 from kdzoo.text import one_line
@@ -146,7 +146,7 @@ def print_plans(request: StudyRequest, *, retry_failed: bool) -> int:
     return 0
 
 
-def _plan_of(request: StudyRequest, stage: Stage, *, retry_failed: bool) -> list[tuple[str, str]]:
+def _plan_of(request: StudyRequest, stage: StudyStage, *, retry_failed: bool) -> list[tuple[str, str]]:
     """The lines about one stage."""
     if stage.race is not None:
         return race_lines(request, stage)
@@ -162,7 +162,7 @@ def _plan_of(request: StudyRequest, stage: Stage, *, retry_failed: bool) -> list
     return plan_lines(prepare(request.bench(stage)), retry_failed=retry_failed)
 
 
-def race_lines(request: StudyRequest, stage: Stage) -> list[tuple[str, str]]:
+def race_lines(request: StudyRequest, stage: StudyStage) -> list[tuple[str, str]]:
     """A race's plan in words; its methods are known once the stage before it is trained."""
     assert stage.race is not None
     race = stage.race

@@ -174,7 +174,7 @@ def _refit_is_due(bench: BenchRecords, current: Mapping[str, Any]) -> bool:
         if not starts or current["counts"]["failed"]:
             return False
         planned = set(starts[-1].runs)
-        has_refit = any(record.place.phase == "refit" for record in bench.records if record.id in planned)
+        has_refit = any(record.table_key.phase == "refit" for record in bench.records if record.id in planned)
         return not has_refit and wants_refit(BenchConfig.model_validate(starts[-1].config))
     except (InputError, ValidationError):  # a damaged file, keys of another version, a recipe of a plugin
         return False

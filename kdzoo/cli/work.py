@@ -27,11 +27,11 @@ def work(
       kdzoo bench --launcher print
       kdzoo work results/digits
     """
-    from kdzoo.suite.run.take_work import Place, Workers, take_work
+    from kdzoo.suite.run.take_work import JobSource, Workers, take_work
 
     if not folder.is_dir():
         raise InputError(f"work: {folder}: no such folder; expected results/BENCH of a bench that was started with --launcher print")
-    if not Place.at(folder).jobs():
+    if not JobSource.at(folder).jobs():
         print_text(f"{folder}: no jobs are left to do")
         return 0
     with training_display() as display, Workers() as workers:

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
-Record = Mapping[str, Any]
+LogRecord = Mapping[str, Any]
 
 
 class Logger(Protocol):
     """Logs one run: one record per epoch, then its result or its failure; a run that is closed without either was stopped."""
 
-    def epoch(self, record: Record) -> None: ...
+    def epoch(self, record: LogRecord) -> None: ...
 
-    def finish(self, result: Record) -> None: ...
+    def finish(self, result: LogRecord) -> None: ...
 
     def fail(self, text: str) -> None: ...
 
@@ -27,11 +27,11 @@ class LoggerGroup:
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self._loggers = tuple(loggers)
 
-    def epoch(self, record: Record) -> None:
+    def epoch(self, record: LogRecord) -> None:
         for logger in self._loggers:
             logger.epoch(record)
 
-    def finish(self, result: Record) -> None:
+    def finish(self, result: LogRecord) -> None:
         for logger in self._loggers:
             logger.finish(result)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from kdzoo.files import read_file
 from kdzoo.runs.atomic import write_bytes
-from kdzoo.runs.loggers import Record
+from kdzoo.runs.loggers import LogRecord
 
 OWNER = "run"
 """the key of a line that names the run; lines of earlier versions do not have it"""
@@ -89,12 +89,12 @@ class JsonLines:
         self._run_id = run_id
         self._file = path.open("ab", buffering=0)
 
-    def epoch(self, record: Record) -> None:
+    def epoch(self, record: LogRecord) -> None:
         line = _line({OWNER: self._run_id, **record})
         while line:  # a nearly full disk takes a part of a line, and says no to the rest
             line = line[self._file.write(line) :]
 
-    def finish(self, result: Record) -> None: ...
+    def finish(self, result: LogRecord) -> None: ...
 
     def fail(self, text: str) -> None: ...
 
@@ -102,7 +102,7 @@ class JsonLines:
         self._file.close()
 
 
-def _line(record: Record) -> bytes:
+def _line(record: LogRecord) -> bytes:
     return (json.dumps(finite(record), separators=(",", ":"), allow_nan=False) + "\n").encode()
 
 

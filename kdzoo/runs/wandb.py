@@ -12,7 +12,7 @@ from typing import Any
 from kdzoo.files import read_text
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.flatten import flatten
-from kdzoo.runs.loggers import Record
+from kdzoo.runs.loggers import LogRecord
 from kdzoo.runs.wandb_service import PATIENCE_SECONDS, open_run, plain_id, service, wandb_id
 from kdzoo.runs.wandb_settings import WandbSettings
 
@@ -26,7 +26,9 @@ class WandbLogger:
     then on.
     """
 
-    def __init__(self, settings: WandbSettings, bench: str, run_id: str, config: Record, cursor: Path, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: WandbSettings, bench: str, run_id: str, config: LogRecord, cursor: Path, note: Callable[[str], None]
+    ) -> None:
         self._note = note
         self._service = service()
         self._cursor = cursor
@@ -40,7 +42,7 @@ class WandbLogger:
         else:
             self._thread.start()
 
-    def epoch(self, record: Record) -> None:
+    def epoch(self, record: LogRecord) -> None:
         step, numbers = record["step"], curves(record)
 
         def send(run: Any) -> None:
@@ -65,7 +67,7 @@ class WandbLogger:
 
         self._enqueue(send)
 
-    def finish(self, result: Record) -> None:
+    def finish(self, result: LogRecord) -> None:
         self._end(_logged_values(result), exit_code=0)
 
     def fail(self, text: str) -> None:
@@ -85,7 +87,7 @@ class WandbLogger:
             self._trouble = f"no answer within {2 * PATIENCE_SECONDS:.0f} seconds"
         self._report_trouble()
 
-    def _end(self, summary: Record, exit_code: int) -> float:
+    def _end(self, summary: LogRecord, exit_code: int) -> float:
         """Queue how the run ended, the first time; returns when that was."""
         if self._end_time is not None:
             return self._end_time
@@ -140,12 +142,12 @@ def offline_runs(settings: WandbSettings, bench: str) -> Path | None:
     return folder / pattern if settings.mode == "offline" and any(folder.glob(pattern)) else None
 
 
-def curves(record: Record) -> dict[str, float]:
+def curves(record: LogRecord) -> dict[str, float]:
     """An epoch's record as W&B's curves: epoch, lr, train/loss, train/parts/hinton, val/top1."""
     train = {"loss": record["loss"], "parts": record["parts"]}
     return _logged_values({"epoch": record["epoch"], "lr": record["lr"], "train": train, "val": record["val"]})
 
 
-def _logged_values(value: Record) -> dict[str, Any]:
+def _logged_values(value: LogRecord) -> dict[str, Any]:
     """Nested mappings as one, with keys joined by slashes; what is None is left out."""
     return {key: item for key, item in flatten(value, "/").items() if item is not None}

@@ -4,7 +4,7 @@ A cache is a folder of flat files: for each thing that is read (logits, embeddin
 for each (sample, view), and a column of seals, which say of every row of that column whether it was written and what.
 Rows are written by whoever computes them first, and every process that writes one writes the same bits: the teacher is
 only ever run on blocks of one fixed size, so its output depends on nothing but the sample and its view. Values are on
-disk before their seals are, and a row is read only where its seal fits.
+disk before their seals are, and a row is read only where its seal fits. Which runs share a cache is decided in `open_cache`.
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ def test_a_run_that_has_lost_its_line_is_trained_again_and_the_search_comes_to_t
 
 
 def sweep_of(folder) -> list:
-    return [record for record in read_bench(folder).records if record.place.phase == "sweep"]
+    return [record for record in read_bench(folder).records if record.table_key.phase == "sweep"]
 
 
 def weights(folder, run_id):
@@ -387,7 +387,7 @@ def test_a_search_is_of_no_edition(benches, tmp_path):
 
 
 def test_the_refit_of_a_search_has_fresh_seeds_and_its_whole_runs_methods(benches):
-    refit = [record for record in read_bench(benches["folder"] / "search").records if record.place.phase == "refit"]
+    refit = [record for record in read_bench(benches["folder"] / "search").records if record.table_key.phase == "refit"]
     assert {record.method for record in refit} == {"none", "hinton"}
     assert {record.run.seed for record in refit} == {1}
     assert {record.state for record in refit} == {"done"}

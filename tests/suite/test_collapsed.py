@@ -155,10 +155,10 @@ def test_a_refit_takes_the_verdict_of_its_own_teachers_sweep_alone(tmp_path, fal
             values = {"data": {"val_fraction": 0.0}, "teacher": another(teacher + 10), "about": about}
             write(tmp_path, objective("at"), seed + 3, val=None, test=AT[seed], **values)
     verdicts = {
-        block.place.teacher: standing.collapsed
+        block.table_key.teacher: standing.collapsed
         for block in read_bench(tmp_path).blocks
         for standing in block.standings
-        if block.place.phase == "refit" and standing.record.method == "at"
+        if block.table_key.phase == "refit" and standing.record.method == "at"
     }
     found = {teacher for teacher, verdict in verdicts.items() if verdict}
     assert len(verdicts) == 2

@@ -301,7 +301,7 @@ def test_the_refit_goes_on_where_a_setting_diverged(tmp_path, monkeypatch):
     options |= {"methods": "at", "weights": [1, 1e30], "seeds": 1, "epochs": 1, "limit": 200, "refit": True, "allow_chance_teacher": True}
     outcome = run(prepare(bench_config(options, None)), Here(), lambda _: None, retry_failed=False)
     assert [run_id.partition("-")[0] for run_id in outcome.failed] == ["at", "hinton"]
-    refits = [record for record in read_bench(tmp_path / "b").records if record.place.phase == "refit"]
+    refits = [record for record in read_bench(tmp_path / "b").records if record.table_key.phase == "refit"]
     assert sorted((record.method, record.state) for record in refits) == [("at", "done"), ("hinton", "done"), ("none", "done")]
 
 
@@ -317,7 +317,7 @@ def test_a_race_is_run_from_its_file_and_resumed(kdzoo, place):
     folder = place / "results" / "papers" / "mine"
     seeds: dict[str, set[int]] = {}
     for record in read_bench(folder / "table").records:
-        if record.place.phase == "refit":
+        if record.table_key.phase == "refit":
             seeds.setdefault(record.method, set()).add(record.run.seed)
     assert (seeds["none"], seeds["hinton"]) == ({1, 2, 3, 4}, {1, 2, 3, 4})
     assert sorted(map(sorted, (seeds["at"], seeds["dkd"], seeds["sp"]))) == [[1, 2], [1, 2, 3], [1, 2, 3]]

@@ -101,7 +101,7 @@ def test_runs_are_chosen_pair_by_pair_and_a_run_of_two_pairs_once(tmp_path):
     ids = chosen_runs(read_bench(tmp_path).records)
     assert len(ids) == len(set(ids)) == 3
     by_id = {r.id: r for r in read_bench(tmp_path).records}
-    found = {(by_id[i].place.pair, term.hyperparameters["temperature"]) for i in ids for term in by_id[i].run.objective.terms}
+    found = {(by_id[i].table_key.pair, term.hyperparameters["temperature"]) for i in ids for term in by_id[i].run.objective.terms}
     assert found == {("resnet20/resnet8", 4.0), ("resnet56/resnet8", 2.0)}
 
 

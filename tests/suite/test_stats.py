@@ -284,11 +284,11 @@ def test_holm_goes_on_while_the_smallest_left_stands():
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_marks_at_least_what_p_times_m_does_and_never_a_larger_p_alone(values):
     p = np.array(values)
-    stands = holm(p)
-    assert np.all(stands[p * len(p) < 0.05])
-    assert np.all(p[stands] < 0.05)
-    if stands.any() and not stands.all():
-        assert p[stands].max() <= p[~stands].min()
+    significant = holm(p)
+    assert np.all(significant[p * len(p) < 0.05])
+    assert np.all(p[significant] < 0.05)
+    if significant.any() and not significant.all():
+        assert p[significant].max() <= p[~significant].min()
 
 
 def test_a_row_is_collapsed_below_both_three_points_and_five_sds():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdzoo.data.split import Splits
 from kdzoo.suite.distill.distill import refuse_unfinished
-from kdzoo.suite.distill.trained import Standing, located_run, network_with, standing_of
+from kdzoo.suite.distill.trained import BestSoFar, best_so_far, located_run, network_with
 from kdzoo.suite.export.student import Student, load_student, student_of
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.run.prepare import Prepared
@@ -22,7 +22,7 @@ class Backbone:
 
     student: Student
     located: LocatedRun
-    standing: Standing
+    best: BestSoFar
     splits: Splits
 
 
@@ -36,9 +36,9 @@ def trained_backbone(outcome: Outcome, prepared: Prepared, method: str, stop: Ca
         refuse_unfinished(outcome)
     if located.folder.state() == "done":
         student, splits = load_student(located, image_cache)
-        return Backbone(student, located, standing_of(located, splits), splits)
+        return Backbone(student, located, best_so_far(located, splits), splits)
     dataset, splits = load_run_data(located, image_cache)
-    standing = standing_of(located, splits)
-    assert standing.weights is not None, "a run that has not finished stands at a checkpoint"
-    network = network_with(standing.weights, located, dataset, Modules())
-    return Backbone(student_of(located, network, dataset, student_metadata(located.folder)), located, standing, splits)
+    best = best_so_far(located, splits)
+    assert best.weights is not None, "a run that has not finished stands at a checkpoint"
+    network = network_with(best.weights, located, dataset, Modules())
+    return Backbone(student_of(located, network, dataset, student_metadata(located.folder)), located, best, splits)

@@ -66,7 +66,7 @@ class Likeness:
 
 def measure_likeness(prepared: Prepared, backbone: Backbone, method: str, notes: tuple[str, ...]) -> Likeness:
     """How alike teacher and student are on the test images, at the end and as the student started."""
-    located, student, standing = backbone.located, backbone.student, backbone.standing
+    located, student, standing = backbone.located, backbone.student, backbone.best
     dataset, test, task = student.dataset, backbone.splits.test, backbone.splits.task
     spec, recipe, device = located.run.teacher, located.run.recipe, torch.device(prepared.options.device)
     assert spec is not None

@@ -69,8 +69,9 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a run stands. weights: of its best epoch on the validation images, None for those that a finished run has kept."""
+class BestSoFar:
+    """The epoch that a run delivers if it ends now: its best on the validation images, with those weights; a finished run's last, which
+    it has kept (weights: None)."""
 
     weights: Mapping[str, Tensor] | None
     epoch: int
@@ -96,19 +97,19 @@ def at_best_epoch(prepared: Prepared, method: str, modules: Modules) -> Trained:
     dataset, splits = load_run_data(located[0], prepared.options.image_cache)
     device, parts = torch.device(prepared.options.device), {"test": splits.test}
     recipe = located[0].run.recipe
-    standings = [standing_of(one, splits) for one in located]
+    found = [best_so_far(one, splits) for one in located]
 
-    def student(one: LocatedRun, standing: Standing) -> TrainedStudent:
-        if standing.weights is None:
+    def student(one: LocatedRun, best: BestSoFar) -> TrainedStudent:
+        if best.weights is None:
             return finished_student(one, dataset, parts, modules)
-        network = network_with(standing.weights, one, dataset, modules)
+        network = network_with(best.weights, one, dataset, modules)
         return TrainedStudent(one, network, {"test": predict(network.to(device), splits.test, recipe.augment, device, splits.task)})
 
-    students = [student(one, standing) for one, standing in zip(located, standings, strict=True)]
+    students = [student(one, best) for one, best in zip(located, found, strict=True)]
     cut_short = CutShort(
-        distilled_epoch=standings[0].epoch,
-        alone_epoch=standings[1].epoch,
-        trained_epochs=min(standing.trained_epochs for standing in standings),
+        distilled_epoch=found[0].epoch,
+        alone_epoch=found[1].epoch,
+        trained_epochs=min(best.trained_epochs for best in found),
         planned_epochs=recipe.epochs,
     )
     return _with_teacher(prepared, students, dataset, splits, parts, modules, cut_short)
@@ -131,11 +132,11 @@ def network_with(weights: Mapping[str, Tensor], located: LocatedRun, dataset: Da
     return network
 
 
-def standing_of(located: LocatedRun, splits: Splits) -> Standing:
-    """Where a run on these images stands. Raises WorkFailed where it has no weights yet."""
+def best_so_far(located: LocatedRun, splits: Splits) -> BestSoFar:
+    """What a run on these images would deliver now. Raises WorkFailed where it has no weights yet."""
     recipe = located.run.recipe
     if located.folder.state() == "done":
-        return Standing(None, recipe.epochs, recipe.epochs)
+        return BestSoFar(None, recipe.epochs, recipe.epochs)
     try:
         state = read_checkpoint(located.folder, torch.device("cpu"))
     except (FileNotFoundError, DamagedFile) as error:
@@ -143,7 +144,7 @@ def standing_of(located: LocatedRun, splits: Splits) -> Standing:
     if state["best"] is None:
         raise WorkFailed(OVER)
     steps = steps_per_epoch(len(splits.train.targets), recipe.batch_size, drop_last=recipe.drop_last)
-    return Standing(state["best"]["state"], state["best"]["epoch"], state["step"] // steps)
+    return BestSoFar(state["best"]["state"], state["best"]["epoch"], state["step"] // steps)
 
 
 def _with_teacher(

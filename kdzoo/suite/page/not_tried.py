@@ -23,8 +23,8 @@ MOST_EDGES = 3
 
 def not_tried(block: Block, tables: BenchTables) -> str:
     """Other methods, more settings, what lies beyond the edge of a sweep, fresh seeds, another pair of networks."""
-    phases = {other.place.phase for other in tables.bench.blocks}
-    pairs = {other.place.pair for other in tables.bench.blocks}
+    phases = {other.table_key.phase for other in tables.bench.blocks}
+    pairs = {other.table_key.pair for other in tables.bench.blocks}
     words = [*_methods(tables.bench.records), *_single_settings(block), *in_brief(list(edges(block.rows_of(tables.sweeps))))]
     words += ["a refit of the chosen settings with fresh seeds"] if "refit" not in phases else []
     words += ["another pair of networks"] if len(pairs) == 1 else []

@@ -50,12 +50,12 @@ def _as_sentence(words: str, block: Block) -> str:
 
 
 def _question(block: Block) -> str:
-    teacher, _, student = block.place.pair.partition("/")
+    teacher, _, student = block.table_key.pair.partition("/")
     methods = {standing.record.method for standing in block.standings} - {KD, NONE}
     if not methods:
-        return f"Does plain KD make a better {student} out of {teacher} than training it alone, on {block.place.data}?"
+        return f"Does plain KD make a better {student} out of {teacher} than training it alone, on {block.table_key.data}?"
     rivals = f"one of {number_of(len(methods), 'other method')}" if len(methods) > 1 else methods.pop()
-    return f"Does {rivals} make a better {student} out of {teacher} than plain KD does, on {block.place.data}?"
+    return f"Does {rivals} make a better {student} out of {teacher} than plain KD does, on {block.table_key.data}?"
 
 
 def _best(ranked: pd.DataFrame, block: Block) -> str:

@@ -132,7 +132,7 @@ def copies(records: Iterable[Record]) -> dict[str, str]:
         if record.result is None:
             continue
         numbers = (record.result["last"]["test"].get("nll"), record.result["train"]["loss"])
-        key = (record.setting_key, record.place, *numbers)
+        key = (record.setting_key, record.table_key, *numbers)
         if None not in numbers and first.setdefault(key, record.id) != record.id:
             found[record.id] = f"its loss and its negative log-likelihood are those of {first[key]} to the last bit: no two seeds agree so"
     return found

@@ -42,7 +42,7 @@ def compare_controls(records: Iterable[Record], points: Mapping[str, Point]) -> 
     groups: dict[tuple[str, str], dict[str, list[Record]]] = {}
     for record in done:
         if record.method in CONTROLS:
-            place = f"{record.place.pair} on {record.place.data}, {record.place.recipe}, {record.place.phase}"
+            place = f"{record.table_key.pair} on {record.table_key.data}, {record.table_key.recipe}, {record.table_key.phase}"
             groups.setdefault((place, record.method), {}).setdefault(key_of(record.run), []).append(record)
     found: list[Control] = []
     for (place, method), settings in sorted(groups.items()):

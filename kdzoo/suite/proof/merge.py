@@ -152,7 +152,7 @@ def _mixed_versions(records: Iterable[Record]) -> list[str]:
     found: dict[tuple[str, ...], set[str]] = {}
     for record in records:
         run = record.run
-        table = (record.place.pair, record.place.data, record.place.recipe, record.place.phase)
+        table = (record.table_key.pair, record.table_key.data, record.table_key.recipe, record.table_key.phase)
         found.setdefault((*table, "engine"), set()).add(str(run.engine))
         for term in run.objective.all_terms:
             found.setdefault((*table, term.method), set()).add(term.version)

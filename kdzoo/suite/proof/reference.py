@@ -109,10 +109,10 @@ def _point(key: str, records: list[Record]) -> Point:
     parts = [part for part in PARTS if first.result["last"].get(part) is not None]
     return Point(
         key=key,
-        pair=first.place.pair,
-        data=first.place.data,
-        recipe=first.place.recipe,
-        phase=first.place.phase,
+        pair=first.table_key.pair,
+        data=first.table_key.data,
+        recipe=first.table_key.recipe,
+        phase=first.table_key.phase,
         method=first.method,
         setting=setting_text(first.run, first.about),
         metric=first.task.headline.name,

@@ -33,7 +33,7 @@ def values_of(record: Record) -> dict[str, Any]:
     run, about = record.run, record.about
     task, terms, doses = run.objective.task, run.objective.terms, about.get("doses", {})
     setting = setting_of(run.objective, about.get("methods", {}), doses)
-    values: dict[str, Any] = {"teacher": run.teacher and run.teacher.name, "student": run.student.name, "pair": record.place.pair}
+    values: dict[str, Any] = {"teacher": run.teacher and run.teacher.name, "student": run.student.name, "pair": record.table_key.pair}
     values["coefficients"] = " + ".join([f"{task:g} CE", *(f"{term.coefficient:g} {term.method}" for term in terms)])
     values |= {key: value for term in terms for key, value in term.hyperparameters.items()}
     values |= {f"{term.method}.{key}": value for term in terms for key, value in term.hyperparameters.items()}

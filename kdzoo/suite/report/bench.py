@@ -14,7 +14,7 @@ from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.starts import LOOKED_FOR, is_bench
 from kdzoo.suite.report.proof import Proof, read_proof
-from kdzoo.suite.report.records import Record, by_place, read_record
+from kdzoo.suite.report.records import Record, by_table, read_record
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Task
 from kdzoo.text import number_of
@@ -148,7 +148,7 @@ def _mixed_teachers(records: Iterable[Record], stages: Mapping[str, Record]) -> 
     stages: the pretrain stages of runs, which a teacher has taught too. Runs of earlier versions do not say who taught them.
     """
     notes = []
-    for place, records_there in by_place(records).items():
+    for key, records_there in by_table(records).items():
         students_of: dict[frozenset[str], list[Record]] = {}
         for record in records_there:
             if trainings := _trainings(record, stages):
@@ -159,7 +159,7 @@ def _mixed_teachers(records: Iterable[Record], stages: Mapping[str, Record]) -> 
             words = [" and ".join(_seeds_of(group)) for group in groups]
             teacher = (groups[0][0].result or {})["teacher"]["name"]
             notes.append(
-                f"{place.pair}, {place.recipe}, {place.phase}: the runs were taught by {count} different trainings of teacher {teacher} "
+                f"{key.pair}, {key.recipe}, {key.phase}: the runs were taught by {count} different trainings of teacher {teacher} "
                 f"({'; '.join(words)}): what is compared is not the methods alone"
             )
     return notes

@@ -12,7 +12,7 @@ import pandas as pd
 
 from kdzoo.suite.plan.config import KD, NONE
 from kdzoo.suite.report.error_model import ErrorModel, model_of
-from kdzoo.suite.report.records import Place, Record
+from kdzoo.suite.report.records import Record, TableKey
 from kdzoo.suite.report.rules import common_seeds
 from kdzoo.suite.report.selection import Candidate
 from kdzoo.suite.report.settings import setting_text
@@ -85,7 +85,7 @@ class Block:
     recipe: its name, with what tells this table from others of the same names, such as `smoke, recipe.lr=0.05`.
     """
 
-    place: Place
+    table_key: TableKey
     recipe: str
     records: tuple[Record, ...]
     standings: tuple[Standing, ...]
@@ -99,11 +99,12 @@ class Block:
     @property
     def head(self) -> dict[str, Any]:
         """The columns that say which table a row belongs to."""
-        return {name: self.recipe if name == "recipe" else getattr(self.place, name) for name in HEAD}
+        return {name: self.recipe if name == "recipe" else getattr(self.table_key, name) for name in HEAD}
 
     @property
     def title(self) -> str:
-        return f"{self.place.pair} on {self.place.data}, {self.recipe} ({number_of(self.place.epochs, 'epoch')}), {self.place.phase}"
+        key = self.table_key
+        return f"{key.pair} on {key.data}, {self.recipe} ({number_of(key.epochs, 'epoch')}), {key.phase}"
 
     def only(self, method: str) -> Standing | None:
         """A control's chosen setting; None where it is not there, not done, or where nothing could be chosen."""
@@ -157,8 +158,8 @@ class Block:
 def labels(blocks: Sequence[Block]) -> list[str]:
     """What tells tables of one bench apart, as briefly as it goes: the pair, with its phase, or the whole title."""
     forms: tuple[Callable[[Block], str], ...] = (
-        lambda block: block.place.pair,
-        lambda block: f"{block.place.pair}, {block.place.phase}",
+        lambda block: block.table_key.pair,
+        lambda block: f"{block.table_key.pair}, {block.table_key.phase}",
     )
     for form in forms:
         names = [form(block) for block in blocks]

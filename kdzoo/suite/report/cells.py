@@ -98,5 +98,5 @@ def _range(low: float, high: float, metric: Metric) -> str:
     return "" if pd.isna(low) else f"[{metric.difference_text(low)}, {metric.difference_text(high)}]"
 
 
-def holm_mark(stands: object) -> str:
-    return " *" if stands is True else ""
+def holm_mark(significant: object) -> str:
+    return " *" if significant is True else ""

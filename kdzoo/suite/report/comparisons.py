@@ -18,7 +18,7 @@ class Comparisons:
 
     standings: tuple[Standing, ...]
     contrast: Contrast | None
-    stands: np.ndarray
+    significant: np.ndarray
 
     @property
     def family(self) -> int:
@@ -33,7 +33,7 @@ class Comparisons:
         for word, family in (("", 1), ("_all", self.family)):
             low, high = self.contrast.interval(family)
             columns |= {f"{name}{word}_low": low[at], f"{name}{word}_high": high[at], f"p_{name}{word}": self.contrast.p(family)[at]}
-        return columns | {f"{name}_holm": None if math.isnan(self.contrast.error[at]) else bool(self.stands[at])}
+        return columns | {f"{name}_holm": None if math.isnan(self.contrast.error[at]) else bool(self.significant[at])}
 
     def detectable(self, standing: Standing) -> float | None:
         at = position_of(self.standings, standing)

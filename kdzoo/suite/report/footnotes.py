@@ -140,7 +140,7 @@ def control(block: Block) -> str:
     """A warning where plain KD was trained with other coefficients than its published ones alone; else empty."""
     kd = block.only(KD)
     tried = [record for record in block.records if record.method == KD]
-    if kd is None or block.place.phase == "refit" or any(map(at_published_coefficients, tried)):
+    if kd is None or block.table_key.phase == "refit" or any(map(at_published_coefficients, tried)):
         return ""
     return (
         f"The KD control is at {kd.setting}: an axis such as --weights or --alphas varies the controls too, and its published "
@@ -152,7 +152,7 @@ def _choice(block: Block) -> str:
     methods = [standing.record.method for standing in block.standings]
     if len(set(methods)) < len(methods):
         return "Nothing was chosen: every setting is shown"
-    if block.place.phase == "refit":
+    if block.table_key.phase == "refit":
         return f"Setting chosen in the sweep: {rule_words(block.records[0].task)}"
     return f"Setting chosen: {rule_words(block.records[0].task)}"
 

@@ -74,7 +74,7 @@ def _block_rows(block: Block, known: Mapping[tuple[Any, ...], float], proof: Pro
         {
             **block.head,
             **_row(standing, known),
-            "pairing": _pairing(block) if position_of(block.compared, standing) is not None else None,
+            "pairing": _seed_pairing(block) if position_of(block.compared, standing) is not None else None,
             **_differences(standing, block),
             **_gap_closed(standing, block, teachers),
             **_ranked_by(standing, block),
@@ -117,7 +117,7 @@ def _macs_ratio(standing: Standing, block: Block) -> float | None:
     return own / base if own is not None and base else None
 
 
-def _pairing(block: Block) -> str:
+def _seed_pairing(block: Block) -> str:
     return "by seed" if block.model is not None and block.model.paired else "none"
 
 

@@ -52,8 +52,8 @@ def over_pairs(blocks: Sequence[Block]) -> pd.DataFrame:
         frame = frame[frame["method"] != KD]
     else:
         p = np.array([math.nan if method == KD else wilcoxon_p(table[:, at]) for at, method in enumerate(methods)])
-        stands = dict(zip(np.flatnonzero(~np.isnan(p)).tolist(), holm(p[~np.isnan(p)]).tolist(), strict=True))
-        marks = pd.Series([stands.get(at) for at in range(len(methods))], dtype=object)
+        significant = dict(zip(np.flatnonzero(~np.isnan(p)).tolist(), holm(p[~np.isnan(p)]).tolist(), strict=True))
+        marks = pd.Series([significant.get(at) for at in range(len(methods))], dtype=object)
         frame = frame.join(_ranks(table)).assign(p_vs_kd=p, vs_kd_holm=marks)
     frame = frame.reindex(columns=list(COLUMNS)).astype({"vs_kd_holm": object})
     return frame.sort_values("vs_kd", ascending=False, kind="stable", key=lambda gain: gain.round(10))

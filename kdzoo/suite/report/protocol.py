@@ -31,7 +31,7 @@ def _compared(record: Record) -> tuple[object, ...]:
     """Equal for runs that are equal in all that has to be: most of a bench's are, and are spelled out once."""
     written = (record.canonical.get(part) for part in ("data", "recipe", "student", "teacher", "engine"))
     versions = tuple((term.method, term.version) for term in record.run.objective.terms)
-    return (*written, versions, taught_on(record), record.place.phase, record.place.recipe, tuple(_machine(record).items()))
+    return (*written, versions, taught_on(record), record.table_key.phase, record.table_key.recipe, tuple(_machine(record).items()))
 
 
 def _parts(record: Record) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _parts(record: Record) -> dict[str, Any]:
     data = {key: value for key, value in run["data"].items() if key != "transfer"}
     parts = flatten({"data": data, "recipe": dict.fromkeys(Recipe.model_fields) | run["recipe"]})
     parts |= {"transfer set": taught_on(record) or "all training images"}
-    parts |= {"engine": run["engine"], "phase": record.place.phase, "recipe": record.place.recipe}
+    parts |= {"engine": run["engine"], "phase": record.table_key.phase, "recipe": record.table_key.recipe}
     parts |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
     parts |= flatten({part: run[part] for part in ("student", "teacher") if run[part]})
     return parts | _machine(record)

@@ -40,13 +40,13 @@ class Decision:
     def __str__(self) -> str:
         parts = [("best", self.best), ("widest interval", self.widest)]
         named = [f"{word}: {', '.join(standing.record.method for standing in standings)}" for word, standings in parts if standings]
-        return f"{self.block.place.pair}: {'; '.join(named)}"
+        return f"{self.block.table_key.pair}: {'; '.join(named)}"
 
 
 def decide(bench: BenchRecords, config: BenchConfig, race: Race) -> tuple[Decision, ...]:
     """The rule applied to each table of the refit; raises InputError where its runs are not all there, or have no interval."""
     base = of_refit(bench, config)
-    blocks = [block for block in base.blocks if block.place.phase == REFIT]
+    blocks = [block for block in base.blocks if block.table_key.phase == REFIT]
     missing = [record for block in blocks for record in block.records if record.state not in ("done", "failed")]
     if not blocks or missing:
         reason = f"{number_of(len(missing), 'run')} of its refit missing" if missing else "its refit has not begun"
@@ -66,11 +66,11 @@ def of_race(bench: BenchRecords, config: BenchConfig) -> BenchRecords:
 
 def is_added(record: Record, records: Iterable[Record], config: BenchConfig) -> bool:
     """Whether a run has a seed that the refit itself does not train."""
-    return record.place.phase == REFIT and record.run.seed not in fresh_seeds(record.method, config, seeds_of_sweeps(records))
+    return record.table_key.phase == REFIT and record.run.seed not in fresh_seeds(record.method, config, seeds_of_sweeps(records))
 
 
 def seeds_of_sweeps(records: Iterable[Record]) -> list[int]:
-    return [record.run.seed for record in records if record.about and record.place.phase == "sweep"]
+    return [record.run.seed for record in records if record.about and record.table_key.phase == "sweep"]
 
 
 def more_seeds(method: str, config: BenchConfig, race: Race, used: Iterable[int]) -> range:
@@ -93,7 +93,7 @@ def _by_width(block: Block, race: Race, standings: list[Standing]) -> list[Stand
     tests = comparisons(block, race.against)
     if race.widest and standings and tests.contrast is None:
         raise InputError(
-            f"stage {race.stage}: no interval of differences to {race.against}, which has no healthy runs on {block.place.pair}"
+            f"stage {race.stage}: no interval of differences to {race.against}, which has no healthy runs on {block.table_key.pair}"
         )
 
     def key(standing: Standing) -> tuple[float, float, str]:

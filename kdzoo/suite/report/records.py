@@ -20,7 +20,7 @@ from kdzoo.tasks.task import Task
 SHARED_FIELDS = ("data", "engine", "recipe", "student")
 
 
-class Place(NamedTuple):
+class TableKey(NamedTuple):
     """What has to be equal for two runs to stand in one table; `teacher` is empty where no term reads one."""
 
     pair: str
@@ -73,9 +73,9 @@ class Record:
         return self.canonical["objective"]
 
     @cached_property
-    def place(self) -> Place:
+    def table_key(self) -> TableKey:
         run, about = self.run, self.about
-        return Place(
+        return TableKey(
             pair=str(about.get("pair") or f"{run.teacher.name if run.teacher else '-'}/{run.student.name}"),
             data=run.data.name,
             recipe=str(about.get("recipe") or "-"),
@@ -102,21 +102,21 @@ def taught_on(record: Record) -> str:
     return transfer_in_words(transfer, class_names(record.about, classes) or list(map(str, range(classes))), count)
 
 
-def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
-    """The runs of each table, in the order of places and ids.
+def by_table(records: Iterable[Record]) -> dict[TableKey, list[Record]]:
+    """The runs of each table, in the order of keys and ids.
 
     A run without a teacher is one run for all pairs with its student, so it stands in each of their tables. The first
     run of a chain has no row.
     """
     records = sorted(records, key=lambda record: record.id)
-    tables: dict[Place, list[Record]] = {record.place: [] for record in records if record.place.teacher}
+    tables: dict[TableKey, list[Record]] = {record.table_key: [] for record in records if record.table_key.teacher}
     with_teacher = list(tables)
     for record in records:
-        place = record.place
-        shared = [other for other in with_teacher if (other.ground, other.phase) == (place.ground, place.phase)]
-        for table in [place] if place.teacher or not shared else shared:
+        key = record.table_key
+        shared = [other for other in with_teacher if (other.ground, other.phase) == (key.ground, key.phase)]
+        for table in [key] if key.teacher or not shared else shared:
             tables.setdefault(table, []).append(record)
-    return {place: tables[place] for place in sorted(tables)}
+    return {key: tables[key] for key in sorted(tables)}
 
 
 def read_record(folder: RunFolder) -> Record:

@@ -31,9 +31,9 @@ def runs_frame(bench: BenchRecords, only: Container[str] | None = None) -> pd.Da
     only: the ids of the runs that have a row; None for all. student_milliseconds is there only where one of these measured it.
     """
     shown = bench.records if only is None else [record for record in bench.records if record.id in only]
-    records = sorted(shown, key=lambda r: (r.place[:-1], r.method, r.setting_key, r.run.seed, r.id))
+    records = sorted(shown, key=lambda r: (r.table_key[:-1], r.method, r.setting_key, r.run.seed, r.id))
     recipes = {record.id: block.recipe for block in reversed(bench.blocks) for record in block.records}
-    rows = [_run_row(r, recipes.get(r.id, r.place.recipe), bench.task) for r in records]
+    rows = [_run_row(r, recipes.get(r.id, r.table_key.recipe), bench.task) for r in records]
     columns = [name for name in _run_row(None, None, bench.task) if name != LATENCY or any(row[LATENCY] is not None for row in rows)]
     return pd.DataFrame(rows, columns=columns)
 
@@ -43,15 +43,15 @@ def _run_row(record: Record | None, recipe: str | None, task: Task) -> dict[str,
     result = (record.result if record else None) or {}
     last, best, oracle = result.get("last") or {}, result.get("best") or {}, result.get("oracle") or {}
     teacher, student, cost = result.get("teacher") or {}, result.get("student") or {}, result.get("cost") or {}
-    run, place = (record.run, record.place) if record else (None, None)
+    run, key = (record.run, record.table_key) if record else (None, None)
     head = task.headline.name
     return {
         "id": record and record.id,
-        "pair": place and place.pair,
-        "data": place and place.data,
+        "pair": key and key.pair,
+        "data": key and key.data,
         "recipe": recipe,
-        "epochs": place and place.epochs,
-        "phase": place and place.phase,
+        "epochs": key and key.epochs,
+        "phase": key and key.phase,
         "method": record and record.method,
         **(setting_columns(record) if record else dict.fromkeys(SETTING)),
         "seed": run and run.seed,

@@ -26,8 +26,8 @@ def scored_blocks(benches: Sequence[BenchRecords]) -> list[Block]:
     chosen: dict[tuple[Path, str, str, str], Block] = {}
     for bench in benches:
         for block in bench.blocks:
-            key = (bench.folder.resolve(), block.place.pair, block.place.data, block.place.recipe)
-            if gains_of(block) and (key not in chosen or block.place.phase == REFIT):
+            key = (bench.folder.resolve(), block.table_key.pair, block.table_key.data, block.table_key.recipe)
+            if gains_of(block) and (key not in chosen or block.table_key.phase == REFIT):
                 chosen[key] = block
     blocks = list(chosen.values())
     if len(blocks) < 2:

@@ -50,7 +50,7 @@ def searches_frame(benches: Iterable[BenchRecords]) -> pd.DataFrame:
     """
     found: dict[tuple[str, ...], list[tuple[str, float | None, float | None]]] = {}
     for bench in benches:
-        for block in (one for one in bench.blocks if one.place.phase == REFIT):
+        for block in (one for one in bench.blocks if one.table_key.phase == REFIT):
             kd = block.only(KD)
             for standing in block.standings:
                 healthy = standing.collapsed is None and bool(standing.done)
@@ -63,7 +63,7 @@ def searches_frame(benches: Iterable[BenchRecords]) -> pd.DataFrame:
 
 
 def _table(block: Block) -> tuple[str, str, str]:
-    return block.place.pair, block.place.data, block.recipe
+    return block.table_key.pair, block.table_key.data, block.recipe
 
 
 def _numbers(values: list[tuple[str, float | None, float | None]]) -> dict[str, float | int | None]:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kdzoo.suite.report.records import Record, by_place
+from kdzoo.suite.report.records import Record, by_table
 from kdzoo.suite.report.rules import COLLAPSE_POINTS, COLLAPSE_SDS, is_collapsed
 from kdzoo.tasks.task import Metric, Task
 
@@ -151,8 +151,8 @@ def at_published_coefficients(record: Record) -> bool:
 def chosen_runs(records: Iterable[Record]) -> list[str]:
     """The id of one run of every method's chosen setting in the sweep, method by method and pair by pair, none twice."""
     ids: dict[str, None] = {}
-    for place, records_there in by_place(records).items():
-        for method in sorted({record.method for record in records_there}) if place.phase == "sweep" else ():
+    for key, records_there in by_table(records).items():
+        for method in sorted({record.method for record in records_there}) if key.phase == "sweep" else ():
             options = candidates(record for record in records_there if record.method == method)
             ids |= {option.records[0].id: None for option in choose(options) if option.done}
     return list(ids)

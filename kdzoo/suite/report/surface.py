@@ -104,7 +104,7 @@ def runs_by_place(records: Iterable[Record], rows: str, columns: str) -> dict[Ke
     for record in records:
         runs.setdefault((value_on(rows, record), value_on(columns, record)), []).append(record)
     for (row, column), there in runs.items():
-        kinds = {(record.setting_key, record.place) for record in there}
+        kinds = {(record.setting_key, record.table_key) for record in there}
         if len(kinds) > 1:
             where = f"{rows} {row} and {columns} {column}"
             raise InputError(f"{len(kinds)} settings or pairs have {where}; name the one that is meant in setting, or another axis")

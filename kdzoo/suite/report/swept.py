@@ -57,7 +57,7 @@ def swept_frame(bench: BenchRecords, method: str, axes: Axes | None = None) -> p
     Raises InputError, with the nearest name, for a method without a sweep or for an axis that none
     of its runs has.
     """
-    blocks = [block for block in bench.blocks if block.place.phase == "sweep"]
+    blocks = [block for block in bench.blocks if block.table_key.phase == "sweep"]
     methods = sorted({record.method for block in blocks for record in block.records})
     if method not in methods:
         raise InputError(unknown("surface", method, methods))

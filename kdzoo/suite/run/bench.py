@@ -173,5 +173,5 @@ def refit_plan(prepared: Prepared) -> Plan:
     bench = read_bench(prepared.plan.folder)
     planned = {one.run.id: one for one in prepared.plan.students}
     chosen = [planned[run_id] for run_id in chosen_runs(bench.only(planned).records)]
-    used = [record.run.seed for record in bench.records if record.about and record.place.phase == "sweep"]
+    used = [record.run.seed for record in bench.records if record.about and record.table_key.phase == "sweep"]
     return refit([(one.run, one.about) for one in chosen], prepared.config, prepared.plan.teachers, used)

@@ -38,17 +38,17 @@ class WorkDone:
 
 
 @dataclass(frozen=True)
-class Place:
+class JobSource:
     """Where a worker looks for jobs: among all of a bench, or at one of them alone."""
 
     work: WorkFolder
     only: JobFolder | None = None
 
     @staticmethod
-    def at(path: Path) -> Place:
-        """The place that a path names: a job's folder, or else a bench's."""
+    def at(path: Path) -> JobSource:
+        """What a path names: a job's folder, or else a bench's."""
         path = path.absolute()
-        return Place(WorkFolder(path.parent), JobFolder(path)) if path.parent.name == WORK else Place(WorkFolder.of_bench(path))
+        return JobSource(WorkFolder(path.parent), JobFolder(path)) if path.parent.name == WORK else JobSource(WorkFolder.of_bench(path))
 
     def jobs(self) -> list[JobFolder]:
         """The jobs that are there."""
@@ -64,19 +64,19 @@ def take_work(path: Path, emit: Emit, *, workers: Workers, stop: Callable[[], bo
     """
     done = WorkDone()
     claims: dict[Path, Claim] = {}
-    place = Place.at(path)
-    leases = [shared.lease_seconds for _, shared in read_jobs(place.jobs())]
-    driver = DriverWatch(place.work, max(leases)) if leases and place.only is None else None
+    source = JobSource.at(path)
+    leases = [shared.lease_seconds for _, shared in read_jobs(source.jobs())]
+    driver = DriverWatch(source.work, max(leases)) if leases and source.only is None else None
     wait, planned = POLL_SECONDS, False
     while not stop():
-        states = {folder: folder.end() for folder in place.jobs()}
+        states = {folder: folder.end() for folder in source.jobs()}
         done.refused = [line for end in states.values() if end is not None for line in (*end.refused, *filter(None, [end.failed]))]
         open_jobs = dict(read_jobs([folder for folder, end in states.items() if end is None]))
-        ready = ready_jobs(open_jobs, place.work)
+        ready = ready_jobs(open_jobs, source.work)
         if (not open_jobs and not (driver and driver.is_there())) or (open_jobs and done.refused and not ready):
             break
         if open_jobs and not planned:
-            emit(plan_of(place.work, open_jobs.values()))
+            emit(plan_of(source.work, open_jobs.values()))
             planned = True
         if (worked := do_first(ready, claims, workers, emit, stop)) is None:
             time.sleep(wait)

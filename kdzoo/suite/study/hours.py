@@ -13,7 +13,7 @@ from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.refit import refit_seeds, wants_refit
 from kdzoo.suite.study.speed import UNMEASURED, Machine, macs_at
-from kdzoo.suite.study.study import Stage, Study
+from kdzoo.suite.study.study import Study, StudyStage
 from kdzoo.suite.study.which import Which
 
 FULLY_CONNECTED = re.compile(r"mlp((?:_\d+)+)")
@@ -36,7 +36,7 @@ def hours(study: Study, machine: Machine = UNMEASURED) -> tuple[float, str] | No
     return sum(seconds for seconds in parts if seconds is not None) / 3600, machine.name
 
 
-def _of_students(study: Study, stage: Stage, machine: Machine) -> float | None:
+def _of_students(study: Study, stage: StudyStage, machine: Machine) -> float | None:
     """Seconds of all epochs of a bench, its refit's too: three forward passes a step for the student, one for a teacher."""
     config = study.config(stage)
     planned, images = outline(config), _images(config)
@@ -78,7 +78,7 @@ def added_runs(race: Race, config: BenchConfig) -> dict[str, int]:
     return {"methods": methods, **{name: race.seeds_for(name) - len(refit_seeds(name, config)) for name in CONTROLS}}
 
 
-def count_runs(study: Study, stage: Stage) -> int | None:
+def count_runs(study: Study, stage: StudyStage) -> int | None:
     """How many runs a stage trains, its refit's too; None where its bench has faults, none of a step.
 
     A method that only a plugin knows counts with one setting.
@@ -98,7 +98,7 @@ def count_runs(study: Study, stage: Stage) -> int | None:
     return planned.runs + (again if wants_refit(config) else 0)
 
 
-def _of_teachers(study: Study, stage: Stage, machine: Machine) -> dict[str, float | None]:
+def _of_teachers(study: Study, stage: StudyStage, machine: Machine) -> dict[str, float | None]:
     """Seconds of each teacher that a bench trains first, by all that decides which training it is."""
     config = study.config(stage)
     planned, images = outline(config), _images(config)

@@ -152,10 +152,10 @@ def values_of(cell: Cell, blocks: Sequence[Block], wanted: Wanted | None) -> Val
     wanted: which runs of the cell's method are meant; None for the chosen ones.
     """
     phase = cell.phase
-    if phase == "refit" and blocks and phase not in {block.place.phase for block in blocks}:
+    if phase == "refit" and blocks and phase not in {block.table_key.phase for block in blocks}:
         raise InputError(f"{cell.method}: the refit of its stage has not begun")
     method = None if cell.method == TEACHER else cell.method
-    matching = [block for block in blocks if cell.pair in (None, block.place.pair) and phase in (None, block.place.phase)]
+    matching = [block for block in blocks if cell.pair in (None, block.table_key.pair) and phase in (None, block.table_key.phase)]
     if method is None:
         return _of_teacher(cell, matching)
     settings = list(settings_in(matching, method, cell.pair, wanted, phase))

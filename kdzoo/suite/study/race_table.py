@@ -94,13 +94,13 @@ def race_table(bench: BenchRecords, config: BenchConfig, race: Race, name: str) 
     except InputError as error:
         missing += list(error.problems)
     board = leaderboard_frame(bench)
-    blocks = [block for block in bench.blocks if block.place.phase == REFIT]
-    added = {block.place: block for block in of_race(bench, config).blocks}
+    blocks = [block for block in bench.blocks if block.table_key.phase == REFIT]
+    added = {block.table_key: block for block in of_race(bench, config).blocks}
     rows: list[dict[str, Any]] = []
     shown: list[tuple[str, pd.DataFrame]] = []
     for block in blocks:
-        decision = next((one for one in decisions if one.block.place == block.place), None)
-        of_block = [_row(row, block, added.get(block.place), bench.records, decision) for _, row in block.rows_of(board).iterrows()]
+        decision = next((one for one in decisions if one.block.table_key == block.table_key), None)
+        of_block = [_row(row, block, added.get(block.table_key), bench.records, decision) for _, row in block.rows_of(board).iterrows()]
         rows += of_block
         waiting = [method for method in config.methods if method not in {row["method"] for row in of_block}]
         shown.append((block.title, race_frame(of_block, waiting, block.metric)))
@@ -116,7 +116,7 @@ def _missing(bench: BenchRecords) -> list[str]:
     words = {"sweep": "settings", REFIT: "fresh seeds"}
     reasons: list[str] = []
     for phase, word in words.items():
-        records = [record for record in bench.records if record.place.phase == phase]
+        records = [record for record in bench.records if record.table_key.phase == phase]
         open_runs = sum(record.state not in ("done", "failed", "paused") for record in records)
         failed = sum(record.state == "failed" for record in records)
         reasons += [f"{open_runs} of {number_of(len(records), 'run')} of the {word}"] if open_runs else []
@@ -128,7 +128,7 @@ def _row(row: pd.Series, block: Block, added: Block | None, records: Iterable[Re
     """A row of the table as numbers."""
     method, metric = str(row["method"]), block.metric
     head = f"test_{metric.name}"
-    own: dict[str, Any] = {"measure": f"race: {method_words(method)}", "method": method, "pair": block.place.pair}
+    own: dict[str, Any] = {"measure": f"race: {method_words(method)}", "method": method, "pair": block.table_key.pair}
     own |= {name: row[name] for name in (head, "test_sd", *NUMBERS, "n", "planned")} | {"setting": setting_words(row) or None}
     if method == TEACHER:
         return own | {"mean": row[head]}

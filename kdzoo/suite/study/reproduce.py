@@ -16,7 +16,7 @@ from kdzoo.suite.plan.starts import read_starts
 from kdzoo.suite.run.failures import others_than_divergence
 from kdzoo.suite.study.stage_faults import wrong_seeds
 from kdzoo.suite.study.stages import stage_config, study_folder
-from kdzoo.suite.study.study import Stage, Study
+from kdzoo.suite.study.study import Study, StudyStage
 from kdzoo.suite.study.study_files import read_study, study_file
 from kdzoo.text import number_of
 
@@ -43,7 +43,7 @@ class StudyRequest:
         """Where its stages and its table lie."""
         return study_folder(self.results, Path(self.given).stem)
 
-    def bench(self, stage: Stage) -> BenchConfig:
+    def bench(self, stage: StudyStage) -> BenchConfig:
         """The bench of a stage, with what it takes from earlier stages; of a race, the bench that it adds seeds to."""
         return stage_config(self.study, self.study.bench_of(stage), self.folder, self.seeds, self.options)
 
@@ -120,7 +120,7 @@ class Reproduced:
     """A study's results, the stage at which it stopped, and what failed there; no stage where all are done."""
 
     evidence: Evidence
-    stopped: Stage | None = None
+    stopped: StudyStage | None = None
     outcome: Outcome | None = None
     problems: tuple[str, ...] = ()
 
@@ -137,7 +137,7 @@ def reproduce_stages(request: StudyRequest, train: Train, tell: Callable[[str], 
     from kdzoo.suite.study.evidence import write_evidence
 
     check_stages(request)
-    diverged: tuple[Stage | None, Outcome] = (None, Outcome())
+    diverged: tuple[StudyStage | None, Outcome] = (None, Outcome())
     for number, stage in enumerate(request.study.stages, start=1):
         tell(f"stage {number} of {len(request.study.stages)}: {stage.name}")
         try:
@@ -156,7 +156,7 @@ def reproduce_stages(request: StudyRequest, train: Train, tell: Callable[[str], 
     return Reproduced(write_evidence(request.study, request.given, request.folder), stage_of, outcome if stage_of else None)
 
 
-def _stage_done(request: StudyRequest, stage: Stage, train: Train, tell: Callable[[str], None]) -> Outcome:
+def _stage_done(request: StudyRequest, stage: StudyStage, train: Train, tell: Callable[[str], None]) -> Outcome:
     """Train or do what is missing of a stage."""
     if stage.step is not None:
         return perform_stage(request, stage, tell)
@@ -166,7 +166,7 @@ def _stage_done(request: StudyRequest, stage: Stage, train: Train, tell: Callabl
     return train(request.bench(stage), stage.race)
 
 
-def perform_stage(request: StudyRequest, stage: Stage, tell: Callable[[str], None]) -> Outcome:
+def perform_stage(request: StudyRequest, stage: StudyStage, tell: Callable[[str], None]) -> Outcome:
     """Do what is missing of a step, and tell it; no run of it can fail by itself."""
     from kdzoo.suite.study.steps.perform import perform
 

@@ -8,7 +8,7 @@ from kdzoo.errors import InputError, unknown
 from kdzoo.suite.plan.config import CONTROLS, KD, BenchConfig
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.refit import refit_seeds, validation_share, wants_refit
-from kdzoo.suite.study.study import Stage, Study, methods_of, step_seeds
+from kdzoo.suite.study.study import Study, StudyStage, methods_of, step_seeds
 from kdzoo.suite.study.which import Of, Which
 
 OWN_KEYS = ("name", "results", "device", "jobs", "threads", "wandb", "checkpoint_seconds")
@@ -74,7 +74,7 @@ def _faults_of_race(study: Study, race: Race) -> list[str]:
     return faults
 
 
-def _wrong_runs(study: Study, of: Of, stage: Stage) -> list[str]:
+def _wrong_runs(study: Study, of: Of, stage: StudyStage) -> list[str]:
     """What keeps a stage from taking runs of an earlier one."""
     source = study.stage(of.stage)
     if source.race is not None:
@@ -92,7 +92,7 @@ def _wrong_runs(study: Study, of: Of, stage: Stage) -> list[str]:
     return []
 
 
-def _wrong_network(source: Stage, teacher: Which) -> list[str]:
+def _wrong_network(source: StudyStage, teacher: Which) -> list[str]:
     """What keeps the network of a step from teaching a stage."""
     assert source.step is not None
     if not source.step.teaches:

@@ -17,7 +17,7 @@ from kdzoo.suite.report.blocks import Block
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.settings import setting_of
 from kdzoo.suite.study.steps.step import network_file
-from kdzoo.suite.study.study import Stage, Study
+from kdzoo.suite.study.study import Study, StudyStage
 from kdzoo.suite.study.which import Of, Which
 
 PAPERS = "papers"
@@ -29,7 +29,7 @@ def study_folder(results: Path, name: str) -> Path:
     return results / PAPERS / name
 
 
-def stage_config(study: Study, stage: Stage, folder: Path, seeds: int | None, more: Mapping[str, Any]) -> BenchConfig:
+def stage_config(study: Study, stage: StudyStage, folder: Path, seeds: int | None, more: Mapping[str, Any]) -> BenchConfig:
     """The bench of a stage in a study's folder, with what it takes from the stages before it, which have to be done.
 
     Raises InputError where they are not, or where they do not have what is asked for.
@@ -171,7 +171,7 @@ def settings_in(
 ) -> Iterator[tuple[Block, tuple[Record, ...]]]:
     """The finished runs of every setting of a method that matches: of those wanted, or of the chosen ones."""
     for block in blocks:
-        if pair not in (None, block.place.pair) or phase not in (None, block.place.phase):
+        if pair not in (None, block.table_key.pair) or phase not in (None, block.table_key.phase):
             continue
         if wanted is None:
             yield from ((block, standing.done) for standing in block.standings if standing.record.method == method and standing.done)

@@ -31,7 +31,7 @@ FOLDER = CONFIGS / "papers"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class Stage(StepKeys):
+class StudyStage(StepKeys):
     """One bench of a study, in the keys of `kdzoo bench --config`, or a step: what is done with finished runs of an earlier stage.
 
     teacher: runs of an earlier stage whose students teach this one; several seeds are an ensemble. settings: methods
@@ -79,17 +79,17 @@ class Study(Spec):
     source: str
     tries: Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
     seeds: Count = 5
-    stages: Annotated[tuple[Stage, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    stages: Annotated[tuple[StudyStage, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     measures: Annotated[tuple[Measure, ...], BeforeValidator(as_tuple)] = ()
     published: Annotated[tuple[PublishedTable, ...], BeforeValidator(as_tuple)] = ()
     surfaces: Annotated[tuple[SurfaceSpec, ...], BeforeValidator(as_tuple)] = ()
     time: Time | None = None
 
-    def stage(self, name: str | None) -> Stage:
+    def stage(self, name: str | None) -> StudyStage:
         """A stage by name; the first where none is named."""
         return next(stage for stage in self.stages if name in (None, stage.name))
 
-    def bench_of(self, stage: Stage) -> Stage:
+    def bench_of(self, stage: StudyStage) -> StudyStage:
         """The stage whose bench and folder a stage has: of a race the one that it trains more seeds of, else the stage itself."""
         return stage if stage.race is None else self.stage(stage.race.stage)
 
@@ -113,11 +113,11 @@ class Study(Spec):
         return str(which) if source is None or source.step is None else f"the network of stage {which.stage}"
 
     @property
-    def benches(self) -> tuple[Stage, ...]:
+    def benches(self) -> tuple[StudyStage, ...]:
         """The stages that have a bench, without the steps between them and races, which train more seeds of a bench."""
         return tuple(stage for stage in self.stages if stage.step is None and stage.race is None)
 
-    def config(self, stage: Stage, seeds: int | None = None, **more: Any) -> BenchConfig:
+    def config(self, stage: StudyStage, seeds: int | None = None, **more: Any) -> BenchConfig:
         """The bench of a stage as far as it does not hang on earlier stages; raises InputError with its faults.
 
         A race has the bench of the stage that it trains more seeds of. seeds: how many instead of the study's; a stage whose file

@@ -71,7 +71,7 @@ def _of_method(spec: SurfaceSpec, folder: Path) -> list[Record]:
         for record in planned_bench(folder).records
         if record.method == spec.method
         and record.result is not None
-        and record.place.phase == spec.phase
+        and record.table_key.phase == spec.phase
         and has_setting(record, spec.setting)
     ]
 

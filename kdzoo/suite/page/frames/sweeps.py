@@ -17,7 +17,7 @@ def sweep_frame(bench: BenchRecords) -> pd.DataFrame:
     sweep: counts the grids of the bench, from 0: the settings of one method and table that two axes at the most tell apart. One
     with a single setting is left out.
     """
-    methods = {record.method for block in bench.blocks if block.place.phase == "sweep" for record in block.records} - {NONE}
+    methods = {record.method for block in bench.blocks if block.table_key.phase == "sweep" for record in block.records} - {NONE}
     frames = [swept_frame(bench, method) for method in sorted(methods)]
     rows = pd.concat(frames) if frames else pd.DataFrame(columns=list(COLUMNS))
     rows = rows[rows["mean"].notna() & rows["row"].notna()]

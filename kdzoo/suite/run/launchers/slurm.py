@@ -28,7 +28,7 @@ LAG_SECONDS = 10.0
 """a job that has left the queue may have written its end so long before this machine sees it"""
 
 
-class Task:
+class ArrayTask:
     """What an element of an array does; submitit calls `checkpoint` in the middle of it when Slurm's signal comes."""
 
     def __init__(self, path: str) -> None:
@@ -45,7 +45,7 @@ class Task:
 
         if self._workers is not None:
             self._workers.close()
-        return DelayedSubmission(Task(self._path))
+        return DelayedSubmission(ArrayTask(self._path))
 
 
 class Slurm:
@@ -82,7 +82,7 @@ class Slurm:
             tasks = [
                 task
                 for first in range(0, len(folders), LARGEST_ARRAY)
-                for task in executor.submit_array([Task(str(folder.path)) for folder in folders[first : first + LARGEST_ARRAY]])
+                for task in executor.submit_array([ArrayTask(str(folder.path)) for folder in folders[first : first + LARGEST_ARRAY]])
             ]
         except (NameError, TypeError) as error:
             raise InputError(f"launcher_option: submitit does not take it: {error}") from error

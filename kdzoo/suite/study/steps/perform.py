@@ -21,7 +21,7 @@ from kdzoo.runs.atomic import set_aside, write_json
 from kdzoo.runs.store import Store
 from kdzoo.suite.study.stages import finished_runs_of, runs_of
 from kdzoo.suite.study.steps.step import Result, Step, Work, network_file
-from kdzoo.suite.study.study import Stage, Study, step_seeds
+from kdzoo.suite.study.study import Study, StudyStage, step_seeds
 
 NETWORK = "network_sha256"
 """in the file of a result that comes with a network: the digest of that network's file"""
@@ -35,7 +35,7 @@ class Wanted:
     made_from: Mapping[str, Any]
 
 
-def wanted_results(study: Study, stage: Stage, folder: Path, seeds: Sequence[int]) -> dict[int, Wanted]:
+def wanted_results(study: Study, stage: StudyStage, folder: Path, seeds: Sequence[int]) -> dict[int, Wanted]:
     """The results of a step by seed, made from runs with these seeds; raises InputError where one of them is not finished."""
     step = _step(stage)
     ids = {record.run.seed: record.id for record in runs_of(study, step.of, seeds, folder)}
@@ -47,12 +47,12 @@ def wanted_results(study: Study, stage: Stage, folder: Path, seeds: Sequence[int
     }
 
 
-def _step(stage: Stage) -> Step:
+def _step(stage: StudyStage) -> Step:
     assert stage.step is not None, f"stage {stage.name} is a bench"
     return stage.step
 
 
-def read_results(study: Study, stage: Stage, folder: Path) -> dict[int, Result]:
+def read_results(study: Study, stage: StudyStage, folder: Path) -> dict[int, Result]:
     """The results of a step that are there, by seed; raises InputError where none is, or one cannot be read.
 
     Those of the seeds that are finished, which may be fewer than planned, or more where a command asked for more.
@@ -80,7 +80,7 @@ def _read(wanted: Wanted) -> Result | None:
     return content["result"] if content.get("made_from") == wanted.made_from else None
 
 
-def missing_results(study: Study, stage: Stage, folder: Path, seeds: int | None, note: Callable[[str], None]) -> dict[int, Wanted]:
+def missing_results(study: Study, stage: StudyStage, folder: Path, seeds: int | None, note: Callable[[str], None]) -> dict[int, Wanted]:
     """The results of a step that have to be made; a damaged file is renamed, and so is a network that is not its result's."""
     missing = {}
     for seed, wanted in wanted_results(study, stage, folder, step_seeds(study, _step(stage), seeds)).items():
@@ -117,7 +117,9 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def perform(study: Study, stage: Stage, folder: Path, seeds: int | None, options: Mapping[str, Any], note: Callable[[str], None]) -> int:
+def perform(
+    study: Study, stage: StudyStage, folder: Path, seeds: int | None, options: Mapping[str, Any], note: Callable[[str], None]
+) -> int:
     """Make the results of a step that are missing, one after the other; how many they were.
 
     options: `device`, where networks are asked, `threads` of the CPU (1 unless given), and `data_root`, where the data lie (where
