@@ -91,7 +91,7 @@ def main() -> None:
     for folder in parser.parse_args().benches:
         blocks = read_bench(folder).blocks
         for block in blocks:
-            sweep = next(one for one in blocks if one.place.pair == block.place.pair and one.place.phase == "sweep")
+            sweep = next(one for one in blocks if one.table_key.pair == block.table_key.pair and one.table_key.phase == "sweep")
             rows = sorted(costs_of(block, sweep), key=lambda cost: cost.hours)
             for cost in rows:
                 print(f"| {folder.name} | {cost.method} | {cost.seeds} | {cost.unpaired} | {cost.hours:.1f} | {cost.search_hours:.1f} |")
