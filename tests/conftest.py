@@ -59,6 +59,31 @@ def _warm_workers() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _few_timings() -> Iterator[tuple[int, int]]:
+    """What is trained in this process is timed a few times; the numbers of a user's run, forwards and steps.
+
+    Nothing but the times themselves depends on it, and how good they are is claimed where `all_timings` is asked for.
+    """
+    from kdzoo.training import cost, latency
+
+    before = latency.REPEATS, cost.TIMED
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "REPEATS", 5)
+        patch.setattr(cost, "TIMED", 2)
+        yield before
+
+
+@pytest.fixture
+def all_timings(_few_timings: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are timed as often as a user's."""
+    from kdzoo.training import cost, latency
+
+    forwards, steps = _few_timings
+    monkeypatch.setattr(latency, "REPEATS", forwards)
+    monkeypatch.setattr(cost, "TIMED", steps)
+
+
 @pytest.fixture
 def new_interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
     """The workers of a bench in this process are started, not forked: for claims of what they are started with."""

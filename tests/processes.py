@@ -21,7 +21,8 @@ def started(
 ) -> subprocess.Popen[str]:
     """A command of Python's as from a terminal, which sends its signals to a group, also where the tests run in the background.
 
-    popen: WarmPopen forks a Python that has imported everything; `subprocess.Popen` starts a new interpreter.
+    popen: WarmPopen forks a Python that has imported everything, OtherHashPopen one with another hash seed; `subprocess.Popen`
+    starts a new interpreter.
     """
     return popen(
         command,

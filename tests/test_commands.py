@@ -5,6 +5,7 @@ Pages that are followed from top to bottom have tests of their own: `FOLLOWED`.
 
 import itertools
 import json
+import os
 import re
 import shlex
 import shutil
@@ -126,43 +127,51 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def furnished(place: Path, hub: Path, teachers: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the pages name: photographs of two colours, images of a hundred patterns, weights."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))  # the variables are read when it is imported
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("HOME", str(place))
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory, teachers: Path) -> Path:
+    """The files that the pages name: photographs of two colours, images of a hundred patterns, recordings, weights, a loss."""
+    shelf = tmp_path_factory.mktemp("shelf")
     random = np.random.default_rng(0)
     for colour, number in itertools.product(("red", "blue"), range(40)):
-        folder = place / "photos" / colour
+        folder = shelf / "photos" / colour
         folder.mkdir(parents=True, exist_ok=True)
         pixels = random.integers(0, 60, (40, 40, 3)).astype(np.uint8)
         pixels[..., ("red", "green", "blue").index(colour)] += 180
         Image.fromarray(pixels).save(folder / f"{number}.png")
     patterns = random.integers(0, 240, (100, 32, 32, 3), dtype=np.uint8)
     for data in ("data", "sets"):
-        (place / data / "cifar100").mkdir(parents=True)
+        (shelf / data / "cifar100").mkdir(parents=True)
         for part, count in (("train", 400), ("test", 100)):
             labels = np.arange(count) % 100
             images = patterns[labels] + random.integers(0, 16, (count, 32, 32, 3), dtype=np.uint8)
-            np.savez(place / data / "cifar100" / f"{part}.npz", images=images, labels=labels, classes=CLASSES)
-    record(place / "sets", takes=50)
-    monkeypatch.setenv("KDZOO_DATA", str(place / "sets"))
+            np.savez(shelf / data / "cifar100" / f"{part}.npz", images=images, labels=labels, classes=CLASSES)
+    record(shelf / "sets", takes=50)
     torch.manual_seed(1)
-    torch.save(timm.create_model("resnet50").state_dict(), place / "my_resnet50.pth")
-    (place / "my_weights.pth").hardlink_to(place / "my_resnet50.pth")
-    save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), place / "tf_efficientnet_lite0.safetensors")
+    torch.save(timm.create_model("resnet50").state_dict(), shelf / "my_resnet50.pth")
+    (shelf / "my_weights.pth").hardlink_to(shelf / "my_resnet50.pth")
+    save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), shelf / "tf_efficientnet_lite0.safetensors")
     for name in ("joined.safetensors", "names.npz"):
-        shutil.copy(teachers / name, place / name)
-    answers = teachers / "by-names.npz"  # of the same images each time
-    if not answers.is_file():
-        small = f"test_efficientnet:{teachers / 'small.safetensors'}@norm=0.5"
-        save_named_scores(small, teachers / "small.npz", "cifar100", answers)
-    shutil.copy(answers, place / answers.name)
-    (place / "my_bench.yaml").write_text("methods: [hinton, at]\n")
-    (place / "my_loss.py").write_text(
+        shutil.copy(teachers / name, shelf / name)
+    small = f"test_efficientnet:{teachers / 'small.safetensors'}@norm=0.5"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("KDZOO_DATA", str(shelf / "sets"))
+        save_named_scores(small, teachers / "small.npz", "cifar100", shelf / "by-names.npz")
+    (shelf / "my_bench.yaml").write_text("methods: [hinton, at]\n")
+    (shelf / "my_loss.py").write_text(
         next(code for code in Page((ROOT / "README.md").read_text()).blocks("python") if "# my_loss.py" in code)
     )
+    return shelf
+
+
+@pytest.fixture
+def furnished(place: Path, hub: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the pages name, linked, and a bench."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))  # the variables are read when it is imported
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("KDZOO_DATA", str(place / "sets"))
+    shutil.copytree(shelf, place, copy_function=os.link, dirs_exist_ok=True)
     shutil.copytree(ROOT / "results" / "digits", place / "results" / "digits")
     return place
 

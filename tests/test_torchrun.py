@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from warm_python import WarmPopen
 
 from kdzoo.errors import InputError
 from kdzoo.runs.options import ExecutionSpec
@@ -28,13 +30,11 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def start(words: str, place: Path, *torchrun: str) -> subprocess.Popen[str]:
+def start(words: str, place: Path, *torchrun: str, popen: type[subprocess.Popen[Any]] = WarmPopen) -> subprocess.Popen[str]:
     """Start a torchrun with the processes of one machine, in a group of its own."""
     command = [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "kdzoo", *words.split()]
-    environment = {**os.environ, "KDZOO_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    return subprocess.Popen(
-        command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    environment = {**os.environ, "KDZOO_CACHE": str(place / "cache"), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -71,7 +71,7 @@ def test_processes_of_which_one_is_killed_are_started_again_and_resume(place):
     """By torchrun's own --max-restarts; no result is lost or doubled."""
     words = f"{BENCH} --epochs 5 --results shared --launcher torchrun --processes-per-run 2"
     meeting = ("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}")
-    process = start(words, place, "--nproc-per-node=2", *meeting, "--max-restarts=1")
+    process = start(words, place, "--nproc-per-node=2", *meeting, "--max-restarts=1", popen=subprocess.Popen)  # found by their variables
     metrics = place / "shared" / "digits" / "runs"
     deadline = time.monotonic() + 200
     while not any(file.stat().st_size for file in metrics.glob("*/metrics.jsonl")):

@@ -3,9 +3,10 @@
 What a fork runs is a process like any other: its own memory, descriptors, environment, working folder, session and signals, a
 child of whoever started it, with the exit status that the command has. Forks are made of a process that has done nothing
 but import, in one thread, so no command finds what another one left, and a worker finds nothing that its bench has registered.
-Two things differ from a new interpreter: all forks of a server share its hash seed, and the options and variables that
-Python itself reads as it starts (`-W`, PYTHONPATH, OMP_NUM_THREADS) are the server's. Tests of these, of imports, and one
-side of each comparison of two benches therefore start a new interpreter.
+Three things differ from a new interpreter: all forks of a server share its hash seed, everything is imported before the first
+line, and the options and variables that Python itself reads as it starts (`-W`, PYTHONPATH, OMP_NUM_THREADS) are the server's.
+Tests of these and of imports therefore start a new interpreter; where two benches are compared, one side is forked of a
+second server, whose hash seed is another one (`OtherHashPopen`), or is a new interpreter (`undisturbed` of tests/suite/conftest.py).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from typing import Any, NoReturn
 
 WORKER = ["-m", "kdzoo.suite.run.worker"]
 """how a bench starts its workers, behind the interpreter"""
+FOLLOWER = ["-m", "kdzoo.suite.run.follower"]
+"""how a worker starts the processes that train its runs with it"""
 SEED = "kdzoo-seed"
 """the name of the process in a bench's group that the bench's workers are forked of; no process of kdzoo's"""
 MOST_DESCRIPTORS = 64
@@ -51,6 +54,7 @@ class Request:
     folder: str
     environment: dict[str, str]
     session: bool
+    unbuffered: bool
     numbers: list[int]
 
 
@@ -60,6 +64,8 @@ NewPopen = subprocess.Popen
 
 class WarmPopen(subprocess.Popen[Any]):
     """`subprocess.Popen`, but that a command of this Python is forked instead of started."""
+
+    server = "first"
 
     def __init__(self, args: Any, **options: Any) -> None:
         self._session = bool(options.get("start_new_session"))
@@ -75,23 +81,31 @@ class WarmPopen(subprocess.Popen[Any]):
         if other := [name for name in NOT_SHARED if environment.get(name) != os.environ.get(name)]:
             raise ValueError(f"only a new interpreter reads another {other[0]}")
         numbers = sorted(pass_fds)
-        request = Request(list(map(str, args[1:])), os.path.abspath(cwd or "."), environment, self._session, numbers)
+        unbuffered = args[1] == "-u"
+        words = list(map(str, args[2 if unbuffered else 1 :]))
+        request = Request(words, os.path.abspath(cwd or "."), environment, self._session, unbuffered, numbers)
         streams = [0 if p2cread == -1 else p2cread, 1 if c2pwrite == -1 else c2pwrite, 2 if errwrite == -1 else errwrite]
-        connection = _connection()
+        connection = _connection(self.server)
         socket.send_fds(connection, [json.dumps(asdict(request)).encode()], [*streams, *numbers])
         self.pid = int(connection.recv(64))
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
     def _is_forked(self, args: Any) -> bool:
-        return not isinstance(args, str) and args[0] == sys.executable and (args[1] in ("-m", "-c") or not args[1].startswith("-"))
+        return not isinstance(args, str) and args[0] == sys.executable and (args[1] in ("-m", "-c", "-u") or not args[1].startswith("-"))
+
+
+class OtherHashPopen(WarmPopen):
+    """`WarmPopen` whose forks, and theirs, have another hash seed than all others: what depends on the order of a set comes out."""
+
+    server = "second"
 
 
 class WorkerPopen(WarmPopen):
-    """`subprocess.Popen`, but that the workers of a bench are forked."""
+    """`subprocess.Popen`, but that the workers of a bench, and who trains with them, are forked."""
 
     def _is_forked(self, args: Any) -> bool:
-        return not isinstance(args, str) and list(args[:3]) == [sys.executable, *WORKER]
+        return not isinstance(args, str) and list(args[:3]) in ([sys.executable, *WORKER], [sys.executable, *FOLLOWER])
 
 
 def run_warm(command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
@@ -106,12 +120,13 @@ def run_warm(command: list[str], **options: Any) -> subprocess.CompletedProcess[
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-_open: dict[int, socket.socket] = {}
-"""this process's connection to the one that is forked for it; a fork has none of its parent's"""
+_open: dict[tuple[int, str], socket.socket] = {}
+"""this process's connections to those that are forked for it, by server; a fork has none of its parent's"""
 
 
-def _connection() -> socket.socket:
-    if os.getpid() not in _open:
+def _connection(name: str) -> socket.socket:
+    key = (os.getpid(), name)
+    if key not in _open:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             server = subprocess.Popen(
@@ -121,9 +136,9 @@ def _connection() -> socket.socket:
                 start_new_session=True,
             )
         _adopt_orphans()
-        _open[os.getpid()] = mine
+        _open[key] = mine
         atexit.register(_end, mine, server)
-    return _open[os.getpid()]
+    return _open[key]
 
 
 def _end(connection: socket.socket, server: subprocess.Popen[bytes]) -> None:
@@ -176,7 +191,7 @@ def become(request: Request, descriptors: list[int]) -> None:
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)
-    _renew_streams()
+    _renew_streams(request.unbuffered or bool(os.environ.get("PYTHONUNBUFFERED")))
     _control(SET_NAME, b"python")
     if request.words[:2] != WORKER:
         _keep_a_seed()
@@ -198,11 +213,11 @@ def _keep_a_seed() -> None:
         execute(*serve(theirs))
     theirs.close()
     _adopt_orphans()
-    _open[os.getpid()] = mine
+    _open[os.getpid(), WarmPopen.server] = mine
     subprocess.Popen = WarmPopen  # type: ignore[misc]
 
 
-def _renew_streams() -> None:
+def _renew_streams(unbuffered: bool) -> None:
     encoding, _, errors = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         raw = os.fdopen(descriptor, "rb" if descriptor == 0 else "wb", closefd=False)
@@ -211,7 +226,7 @@ def _renew_streams() -> None:
             encoding=encoding,
             errors="backslashreplace" if name == "stderr" else errors or "strict",
             line_buffering=name == "stderr" or raw.isatty(),
-            write_through=bool(os.environ.get("PYTHONUNBUFFERED")),
+            write_through=unbuffered,
         )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)

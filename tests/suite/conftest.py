@@ -1,20 +1,26 @@
-"""A bench that several files compare theirs with."""
+"""Benches that several files compare theirs with."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import moments
 import pytest
+from filelock import FileLock
 from shared_benches import bench
+from warm_python import OtherHashPopen
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bench that the launcher `local` has computed, with the teacher in its cache."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    process = bench(folder, popen=subprocess.Popen)  # with another hash seed than all others
-    output, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, output
+    """A bench that the launcher `local` has computed in new interpreters, with the teacher in its cache: once for all test processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            process = bench(folder, popen=subprocess.Popen)  # with another hash seed than all others
+            output, _ = process.communicate(timeout=900)
+            assert process.returncode == 0, output
     return folder
 
 
@@ -22,5 +28,5 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bench of `moments` without any of them, with the teacher in its cache."""
     folder = tmp_path_factory.mktemp("calm")
-    moments.ended(moments.bench(folder, popen=subprocess.Popen))  # with another hash seed than all others
+    moments.ended(moments.bench(folder, popen=OtherHashPopen))
     return folder

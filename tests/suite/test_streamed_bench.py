@@ -17,7 +17,7 @@ from PIL import Image
 from processes import members_of_group, started
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
-from warm_python import WarmPopen
+from warm_python import OtherHashPopen, WarmPopen
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,7 @@ def under_way(folder: Path, lines: int, *more: str) -> subprocess.Popen[str]:
 @pytest.fixture(scope="module")
 def resident(tmp_path_factory) -> Path:
     folder = write_photos(tmp_path_factory.mktemp("resident"))
-    ended(start(folder, popen=subprocess.Popen), 0)  # with another hash seed than all that is compared with it
+    ended(start(folder, popen=OtherHashPopen), 0)
     return folder
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from processes import members_of_group, running_in, started
-from warm_python import WarmPopen
+from warm_python import OtherHashPopen, WarmPopen
 
 HEAD = """
 import ctypes, os, sys, threading, time
@@ -52,7 +52,7 @@ def bench(
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose bench nothing disturbed, with the teacher in its cache."""
     folder = tmp_path_factory.mktemp("warm")
-    process = bench(folder, popen=subprocess.Popen)  # with another hash seed than all that is compared with it
+    process = bench(folder, popen=OtherHashPopen)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     return folder
