@@ -155,6 +155,7 @@ def test_what_finished_runs_cost_is_what_the_next_ones_are_estimated_at(bench, m
     assert 0 < again <= bench.seconds
 
 
+@pytest.mark.usefixtures("all_timings")
 @pytest.mark.parametrize(("seconds", "steps", "evaluations"), [(0.0, 1, 1), (float("inf"), 11, 6)])
 def test_an_estimate_takes_one_step_of_each_kind_of_run_where_a_step_is_long(place, monkeypatch, seconds, steps, evaluations):
     """Ten steps and five evaluations, and one of each to warm up, where they are short: of the student alone, plain KD, their teacher."""
