@@ -464,7 +464,7 @@ def lines_of(run: Path) -> list[dict]:
 @pytest.mark.slow
 def test_where_the_time_is_over_early_the_students_of_the_best_validation_epochs_are_judged_by_test_images(tmp_path, monkeypatch):
     photos, teacher = write_images(tmp_path / "photos"), foreign_teacher(tmp_path)
-    wish = Wish(f"folder:{photos}", f"wrn_16_2:{teacher}", tmp_path / "out", student="resnet8:random", image_size=32, seconds=900)
+    wish = Wish(f"folder:{photos}", f"wrn_16_2:{teacher}", tmp_path / "out", student="resnet8:random", image_size=16, seconds=900)
     runs = tmp_path / "out/runs/runs"
 
     def clock() -> float:
@@ -500,7 +500,7 @@ def test_where_the_time_is_over_early_the_students_of_the_best_validation_epochs
 @pytest.mark.slow
 def test_where_the_time_is_over_before_both_students_have_trained_an_epoch_there_is_no_verdict(tmp_path, monkeypatch):
     photos, teacher = write_images(tmp_path / "photos"), foreign_teacher(tmp_path)
-    wish = Wish(f"folder:{photos}", f"wrn_16_2:{teacher}", tmp_path / "out", student="resnet8:random", image_size=32, seconds=900)
+    wish = Wish(f"folder:{photos}", f"wrn_16_2:{teacher}", tmp_path / "out", student="resnet8:random", image_size=16, seconds=900)
     planned = tmp_path / "out/runs/runs"
     monkeypatch.setattr(time_limit, "monotonic", lambda: time.monotonic() + 1000 * planned.exists())
     with pytest.raises(WorkFailed, match="time: it is over before every student has ended an epoch"):
