@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Selection:
-    """Test files, and for pytest's -k a name that tests must hold; "" for all."""
+    """Test files; of these the tests whose file, function or parameter is one of the names, or all where there are none."""
 
     files: tuple[str, ...]
-    name: str = ""
+    names: tuple[str, ...] = ()
+
+    def takes(self, test: str) -> bool:
+        """Whether a test with this id is one of them."""
+        words = re.split(r"::|/|\[|\]|-", test)
+        return not self.names or not set(self.names).isdisjoint(words)
 
 
 SHARED_BY_METHODS = {
@@ -38,33 +44,103 @@ ALL_METHODS = (
 )
 """what runs every method by its name"""
 
-BY_MODULE = {
-    "kdzoo/training/calibration.py": ("tests/test_calibration.py",),
-    "kdzoo/training/dot.py": ("tests/test_dot.py",),
-    "kdzoo/training/optim.py": ("tests/test_optim.py", "tests/suite/test_paper_recipe.py", "tests/methods/test_published_steps.py"),
-    "kdzoo/training/regularise.py": ("tests/test_regularise.py",),
-    "kdzoo/training/stacked.py": ("tests/test_stack.py",),
-    "kdzoo/training/tally.py": ("tests/test_bad_losses.py", "tests/test_training.py"),
-    "kdzoo/training/doses.py": ("tests/suite/test_doses.py",),
-    "kdzoo/training/named_scores.py": ("tests/test_named_scores.py",),
-    "kdzoo/training/member.py": ("tests/test_few_images.py", "tests/test_training.py"),
-    "kdzoo/training/train.py": ("tests/test_training.py", "tests/test_regularise.py"),
-    "kdzoo/teachers/answers.py": ("tests/test_teacher_cache.py", "tests/test_teacher_cache_damage.py"),
-    "kdzoo/teachers/cache.py": ("tests/test_teacher_cache.py", "tests/test_teacher_cache_damage.py"),
-    "kdzoo/teachers/columns.py": ("tests/test_teacher_cache.py", "tests/test_teacher_cache_damage.py"),
-    "kdzoo/teachers/disk.py": ("tests/test_teacher_cache_damage.py", "tests/test_teacher_cache.py"),
-    "kdzoo/suite/report/error_model.py": ("tests/suite/test_stats.py", "tests/test_error_rates.py"),
-    "kdzoo/suite/report/intervals.py": ("tests/suite/test_stats.py", "tests/test_error_rates.py"),
-    "kdzoo/suite/report/rules.py": ("tests/suite/test_stats.py", "tests/suite/test_collapsed.py"),
-    "kdzoo/suite/report/over_pairs.py": ("tests/suite/test_over_pairs.py",),
-    "kdzoo/suite/report/race.py": ("tests/suite/test_race.py",),
-    "kdzoo/suite/report/searches.py": ("tests/suite/test_searches.py",),
-    "kdzoo/suite/report/score.py": ("tests/suite/test_searches.py", "tests/suite/test_leaderboard.py"),
-    "kdzoo/suite/report/selection.py": ("tests/suite/test_select.py", "tests/suite/test_choice.py", "tests/suite/test_leaderboard.py"),
-    "kdzoo/suite/report/two_models.py": ("tests/suite/test_models.py",),
-    "kdzoo/suite/report/verdict.py": ("tests/suite/test_verdict.py", "tests/suite/test_leaderboard.py"),
-    "kdzoo/suite/report/swept.py": ("tests/suite/test_swept.py",),
-    "kdzoo/suite/report/leaderboard.py": ("tests/suite/test_leaderboard.py", "tests/suite/test_collapsed.py"),
+CACHE_TESTS = Selection(
+    ("tests/test_teacher_cache.py", "tests/test_teacher_cache_damage.py"),
+    (
+        "test_views_that_come_again_are_asked_about_once",
+        "test_what_one_process_wrote_another_reads_once_it_is_flushed",
+        "test_rows_that_were_written_but_not_flushed_are_unknown_after_a_crash",
+        "test_the_last_bits_of_an_answer_do_not_depend_on_who_else_is_asked_about",
+        "test_what_is_read_must_fit_and_what_is_kept_besides_may",
+        "test_stages_that_do_not_fit_leave_logits_and_embedding_their_cache",
+        "test_disk_space_is_taken_as_rows_are_reserved",
+        "test_the_memos_that_were_not_opened_for_longest_make_room",
+        "test_half_precision_comes_back_as_it_was_said",
+        "test_about_json_says_what_a_cache_stands_for",
+        "test_a_row_is_known_where_every_column_knows_it",
+        "test_a_seal_is_the_sum_that_its_text_gives",
+        "test_any_flipped_bit_of_a_row_or_its_seal_makes_the_row_unknown",
+        "test_a_row_of_another_cache_column_shape_dtype_or_place_does_not_fit",
+        "test_what_is_known_is_compared_wherever_in_an_epoch_it_begins",
+        "test_a_cache_is_removed_from_under_its_name_first",
+        "test_a_float32_cache_is_refused_to_what_it_would_round",
+        "test_two_mixes_with_one_partner_have_a_row_each",
+    ),
+)
+"""the tests of the cache that train nothing"""
+
+DOSE_TESTS = (
+    "test_the_ratio_is_that_of_a_plain_loop_of_sgd_and_autograd",
+    "test_a_module_learns_from_the_first_batch_with_a_label_on",
+    "test_peers_are_measured_under_the_dropout_that_they_train_with",
+    "test_the_warm_up_is_5_per_cent_of_the_steps_and_200_at_most",
+    "test_a_weight_is_the_dose_over_the_ratio_to_two_digits",
+    "test_a_ratio_that_is_no_positive_number_says_what_it_is",
+)
+
+TRAINING_TESTS = (
+    "test_batch_norm_and_weights_of_the_teacher_are_as_they_were",
+    "test_a_stop_in_the_middle_of_an_epoch_leaves_checkpoints_that_end_the_same",
+    "test_same_seed_same_start_whatever_the_method_and_other_seeds_differ",
+    "test_a_teacher_at_chance_is_refused_with_its_accuracy",
+)
+
+TALLY_TESTS = ("test_bad_losses.py", *TRAINING_TESTS)
+
+SEARCH_TESTS = (
+    "test_what_searches_came_to_is_their_mean_with_students_interval_over_searches",
+    "test_a_score_is_the_mean_gain_over_the_tables_of_several_benches_with_ranks",
+)
+
+RACE_TESTS = (
+    "test_the_best_means_and_of_the_others_the_widest_intervals_go_on_with_the_controls",
+    "test_the_rule_comes_to_the_same_whatever_the_seeds_that_it_added_come_to",
+    "test_a_collapsed_method_and_one_whose_training_failed_take_no_part",
+    "test_nothing_is_decided_while_a_run_of_the_refit_is_missing",
+    "test_added_seeds_follow_those_of_the_refit_and_are_none_of_the_sweep",
+    "test_the_table_holds_every_row_with_its_seeds_and_says_what_is_missing",
+    "test_before_the_refit_the_table_names_every_method_without_a_number",
+)
+
+TRAINING, REGULARISE, STATISTICS = "tests/test_training.py", "tests/test_regularise.py", "tests/suite/test_stats.py"
+LEADERBOARD, SEARCHES = "tests/suite/test_leaderboard.py", "tests/suite/test_searches.py"
+
+BY_MODULE: dict[str, tuple[Selection, ...]] = {
+    "kdzoo/training/calibration.py": (Selection(("tests/test_calibration.py",)),),
+    "kdzoo/training/dot.py": (Selection(("tests/test_dot.py",)),),
+    "kdzoo/training/optim.py": (
+        Selection(("tests/test_optim.py",)),
+        Selection(("tests/suite/test_paper_recipe.py", "tests/methods/test_published_steps.py")),
+    ),
+    "kdzoo/training/regularise.py": (Selection((REGULARISE,)),),
+    "kdzoo/training/stacked.py": (Selection(("tests/test_stack.py",)), Selection((TRAINING,))),
+    "kdzoo/training/tally.py": (
+        Selection(("tests/test_bad_losses.py", TRAINING), TALLY_TESTS),
+        Selection((TRAINING,)),
+    ),
+    "kdzoo/training/doses.py": (Selection(("tests/suite/test_doses.py",), DOSE_TESTS), Selection(("tests/suite/test_doses.py",))),
+    "kdzoo/training/named_scores.py": (Selection(("tests/test_named_scores.py",)),),
+    "kdzoo/training/member.py": (Selection((TRAINING,), TRAINING_TESTS), Selection(("tests/test_few_images.py", TRAINING))),
+    "kdzoo/training/train.py": (Selection((TRAINING,), TRAINING_TESTS), Selection((TRAINING, REGULARISE))),
+    **{f"kdzoo/teachers/{name}.py": (CACHE_TESTS, Selection(CACHE_TESTS.files)) for name in ("answers", "cache", "columns", "disk")},
+    "kdzoo/suite/report/error_model.py": (Selection((STATISTICS,)), Selection(("tests/test_error_rates.py",))),
+    "kdzoo/suite/report/intervals.py": (Selection((STATISTICS,)), Selection(("tests/test_error_rates.py",))),
+    "kdzoo/suite/report/rules.py": (Selection((STATISTICS,)), Selection(("tests/suite/test_collapsed.py",))),
+    "kdzoo/suite/report/over_pairs.py": (Selection(("tests/suite/test_over_pairs.py",)),),
+    "kdzoo/suite/report/race.py": (Selection(("tests/suite/test_race.py",), RACE_TESTS), Selection(("tests/suite/test_race.py",))),
+    "kdzoo/suite/report/searches.py": (
+        Selection((SEARCHES,), SEARCH_TESTS[:1]),
+        Selection((SEARCHES,)),
+    ),
+    "kdzoo/suite/report/score.py": (
+        Selection((SEARCHES,), SEARCH_TESTS[1:]),
+        Selection((LEADERBOARD,)),
+    ),
+    "kdzoo/suite/report/selection.py": (Selection(("tests/suite/test_select.py", "tests/suite/test_choice.py")), Selection((LEADERBOARD,))),
+    "kdzoo/suite/report/two_models.py": (Selection(("tests/suite/test_models.py",)),),
+    "kdzoo/suite/report/verdict.py": (Selection(("tests/suite/test_verdict.py",)), Selection((LEADERBOARD,))),
+    "kdzoo/suite/report/swept.py": (Selection(("tests/suite/test_swept.py",)),),
+    "kdzoo/suite/report/leaderboard.py": (Selection((LEADERBOARD,)), Selection(("tests/suite/test_collapsed.py",))),
 }
 """the modules of other rooms that compute numbers"""
 
@@ -81,7 +157,7 @@ def modules() -> dict[str, list[str]]:
 def selections(module: str) -> list[Selection]:
     """What is run against a mutant of this module, each only where it survived what stands before it."""
     if module in BY_MODULE:
-        return [Selection(BY_MODULE[module])]
+        return list(BY_MODULE[module])
     name = Path(module).stem
     near = Selection(tuple(f"tests/methods/test_{test}.py" for test in SHARED_BY_METHODS.get(name, (name,))))
-    return [near] if name.startswith("_") else [near, Selection(ALL_METHODS, name)]
+    return [near] if name.startswith("_") else [near, Selection(ALL_METHODS, (name,))]

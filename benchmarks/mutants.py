@@ -4,35 +4,32 @@
     python benchmarks/mutants.py --check                                # do the tests pass where nothing is changed?
 
 A mutant is one change inside a function (mutant_operators.py), drawn by a seed, as many from each area as its share says and
-in turn from each of its modules. The package is copied to a temporary folder that stands first on the path; each mutant's
-source is written there for as long as a fork of this process, in which torch is already imported, runs the tests that
-mutant_tests.py names, up to the first that fails. A fork that takes longer than the limit counts as caught. Needs the extra
-`mutants`.
+in turn from each of its modules. Forks run the tests that mutant_tests.py names, up to the first that fails, on a copy of the
+package with this change (mutant_trials.py); one that takes more than the limit of processor time counts as caught. A module's
+tests run without a change first, and nothing is judged by them where one fails. Needs the extra `mutants`.
 """
 
 from __future__ import annotations
 
 import argparse
-import compileall
 import csv
 import importlib
-import os
 import random
-import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from mutant_operators import Site, Source
-from mutant_tests import ROOT, Selection, modules, selections
+from mutant_tests import ROOT, modules, selections
+from mutant_trials import Copy, Job
 
 SEED = 0
 SHARES = {"methods": 0.6, "training": 0.13, "teachers": 0.07, "report": 0.2}
-LIMIT_SECONDS = 120
 WARM = (
     "torch",
     "torchvision",
@@ -48,7 +45,7 @@ WARM = (
     "yaml",
     "altair",
 )
-SURVIVED, CAUGHT, NO_TESTS = "survived", "caught", 5
+SURVIVED, CAUGHT, OPEN = "survived", "caught", "open"
 
 
 @dataclass(frozen=True)
@@ -70,128 +67,63 @@ class Row:
         return self.file, self.line, self.kind, self.before, self.after
 
 
-def drawn(area: str, count: int, seed: int = SEED) -> list[tuple[str, Source, Site]]:
+@dataclass(frozen=True)
+class Mutant:
+    """One change to one module."""
+
+    area: str
+    module: str
+    source: Source
+    site: Site
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What `Row.key` is for it."""
+        return self.module, str(self.site.line), self.site.kind, self.site.before, self.site.after
+
+    def row(self, failed: str | None) -> Row:
+        """Its row, where this test failed, or none."""
+        outcome, by, reason = (SURVIVED, "", OPEN) if failed is None else (CAUGHT, failed.split("[")[0], "")
+        return Row(self.area, *self.key, outcome, by, reason)
+
+
+def drawn(area: str, count: int, seed: int = SEED) -> list[Mutant]:
     """The first mutants of an area: its modules in turn, each module's sites in an order that the seed gives."""
     queues = []
     for module in modules()[area]:
         source = Source((ROOT / module).read_text())
         order = sorted(source.sites, key=lambda site: (site.line, site.kind, site.before, site.after))
         random.Random(f"{seed} {module}").shuffle(order)
-        queues.append([(module, source, site) for site in order])
+        queues.append([Mutant(area, module, source, site) for site in order])
     random.Random(f"{seed} {area}").shuffle(queues)
     rounds = range(max(map(len, queues)))
     return [queue[turn] for turn in rounds for queue in queues if turn < len(queue)][:count]
 
 
-class Copy:
-    """A copy of the package that stands first on the path of what it forks, so that mutants reach new processes too."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        shutil.copytree(ROOT / "kdzoo", folder / "kdzoo", ignore=shutil.ignore_patterns("__pycache__"))
-        for other in ROOT.iterdir():
-            if other.name not in {"kdzoo", ".git"}:
-                (folder / other.name).symlink_to(other)
-        for path in (folder / "kdzoo").rglob("*.py"):  # bytecode is kept by whole seconds and size
-            os.utime(path, (10**9, 10**9))
-        compileall.compile_dir(str(folder / "kdzoo"), quiet=2)
-
-    def first_failure(self, module: str, text: str, selection: Selection) -> str | None:
-        """The first test that fails where the module has this text; "" where the limit was passed, None where all pass."""
-        path = self._folder / module
-        original = path.read_text()
-        path.write_text(text)
-        try:
-            return self._run(selection)
-        finally:
-            path.write_text(original)
-            os.utime(path, (10**9, 10**9))
-
-    def first_failure_unchanged(self, selection: Selection) -> str | None:
-        """The same for the package as it is."""
-        return self._run(selection)
-
-    def _run(self, selection: Selection) -> str | None:
-        told = self._folder / "failed.txt"
-        told.unlink(missing_ok=True)
-        child = os.fork()
-        if child == 0:
-            try:
-                self._test(selection, told)
-            except BaseException as error:
-                print(repr(error), file=sys.__stderr__, flush=True)
-            os._exit(99)
-        status = _wait(child, LIMIT_SECONDS)
-        if status is None:
-            return ""
-        if told.exists():
-            return told.read_text()
-        if status in {0, NO_TESTS}:
-            return None
-        if status < 0:
-            return f"signal {-status}"
-        raise SystemExit(f"pytest ended with status {status} for {selection} and named no test")
-
-    def _test(self, selection: Selection, told: Path) -> None:
-        """In the fork: runs pytest and leaves with its status."""
-        import pytest
-
-        os.setsid()
-        os.environ.update(
-            PYTHONPATH=str(self._folder), PYTHONDONTWRITEBYTECODE="1", KDZOO_TURN="all", KDZOO_CACHE=str(self._folder / "cache")
-        )
-        sys.dont_write_bytecode = True
-        sys.path.insert(0, str(self._folder))
-        os.chdir(ROOT)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-
-        class Teller:
-            def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-                self.tell(report)
-
-            def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-                self.tell(report)
-
-            def tell(self, report: pytest.CollectReport | pytest.TestReport) -> None:
-                if report.failed and not told.exists():
-                    told.write_text(report.nodeid)
-
-        tests = str(ROOT / "tests")
-        for name, module in list(sys.modules.items()):  # a test of this tool may have imported them, with the package as it is
-            if name.split(".")[0] == "kdzoo" or str(getattr(module, "__file__", None)).startswith(tests):
-                del sys.modules[name]
-        import kdzoo
-
-        assert Path(kdzoo.__file__).is_relative_to(self._folder), kdzoo.__file__
-        files = [file for file in selection.files if (ROOT / file).exists()]
-        words = ["-q", "-p", "no:cacheprovider", "-x", "--rootdir", str(ROOT), *files]
-        os._exit(pytest.main([*words, *(["-k", selection.name] if selection.name else [])], plugins=[Teller()]))
+def is_left(row: Row | None, *, again: bool) -> bool:
+    """Whether a mutant with this row is still to be judged; again: those that are open."""
+    return row is not None and row.reason == OPEN if again else row is None
 
 
-def _wait(child: int, seconds: float) -> int | None:
-    """The exit status of a child, below 0 for a signal; None where it was killed with its group after so many seconds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+def judge(copy: Copy, mutants: Sequence[Mutant], nth: int) -> Iterator[Row]:
+    """A row for each mutant by the nth of its module's selections, the nearest first.
 
-
-def judge(copy: Copy, area: str, module: str, source: Source, site: Site, *, farthest: int | None = None) -> Row:
-    """Runs the tests against one mutant; farthest: only so many of the module's selections."""
-    text = source.mutate(site)
-    row = Row(area, module, str(site.line), site.kind, site.before, site.after, SURVIVED, "", "open")
-    for selection in selections(module)[:farthest]:
-        failed = copy.first_failure(module, text, selection)
-        if failed is not None:
-            by = failed.split("[")[0] or f"more than {LIMIT_SECONDS} seconds"
-            return Row(**{**asdict(row), "outcome": CAUGHT, "by": by, "reason": ""})
-    return row
+    Raises SystemExit at the end, where a test failed without a change: by it no mutant is judged.
+    """
+    grouped = [(module, list(group)) for module, group in groupby(sorted(mutants, key=attrgetter("module")), attrgetter("module"))]
+    grouped = [(module, group) for module, group in grouped if len(selections(module)) > nth]
+    jobs = [
+        Job(module, (ROOT / module).read_text(), [mutant.source.mutate(mutant.site) for mutant in group], selections(module)[nth])
+        for module, group in grouped
+    ]
+    fail_unchanged = []
+    for answer in copy.first_failures(jobs):
+        if answer.text is not None:
+            yield grouped[answer.job][1][answer.text].row(answer.failed)
+        elif answer.failed is not None:
+            fail_unchanged.append(answer.failed)
+    if fail_unchanged:
+        raise SystemExit("\n".join(f"{test} fails where nothing is changed" for test in fail_unchanged))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -212,11 +144,11 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 
 def unchanged_failures(copy: Copy) -> Iterator[str]:
     """Tests that fail where nothing is changed: they would catch every mutant."""
-    nearest = [selections(module)[0] for area in modules().values() for module in area]
-    for selection in dict.fromkeys(nearest):
-        failed = copy.first_failure_unchanged(selection)
-        if failed is not None:
-            yield failed or f"{selection}: more than {LIMIT_SECONDS} seconds"
+    nearest = [module for area in modules().values() for module in area]
+    jobs = {selections(module)[0]: Job(module, (ROOT / module).read_text(), [], selections(module)[0]) for module in nearest}
+    for answer in copy.first_failures(list(jobs.values())):
+        if answer.failed is not None:
+            yield answer.failed
 
 
 def main() -> None:
@@ -225,8 +157,8 @@ def main() -> None:
     parser.add_argument("--areas", default=",".join(SHARES), help="some of " + ", ".join(SHARES))
     parser.add_argument("--write", type=Path, default=ROOT / "results" / "mutants")
     parser.add_argument("--again", action="store_true", help="judges the open survivors again, after new tests")
-    parser.add_argument("--near", action="store_true", help="runs a method's own tests alone; --again then runs the others too")
-    parser.add_argument("--minutes", type=float, default=600.0, help="begins no mutant after so many")
+    parser.add_argument("--nth", type=int, default=0, help="which of a module's selections of tests: 0 is the nearest")
+    parser.add_argument("--minutes", type=float, default=600.0, help="ends after so many")
     parser.add_argument("--check", action="store_true", help="runs the tests where nothing is changed")
     args = parser.parse_args()
     for name in WARM:
@@ -239,14 +171,14 @@ def main() -> None:
             sys.exit("\n".join(failures) or 0)
         rows = {row.key: row for row in read_rows(path)}
         print(f"seed {SEED}")
-        for area in args.areas.split(","):
-            for module, source, site in drawn(area, round(args.count * SHARES[area])):
-                key = (module, str(site.line), site.kind, site.before, site.after)
-                if time.monotonic() > end or (key in rows and not (args.again and rows[key].reason == "open")):
-                    continue
-                rows[key] = judge(copy, area, module, source, site, farthest=1 if args.near else None)
-                write_rows(path, list(rows.values()))
-                print(f"{rows[key].outcome:9} {module}:{site.line} {site.before} -> {site.after}  {rows[key].by}", flush=True)
+        mutants = [mutant for area in args.areas.split(",") for mutant in drawn(area, round(args.count * SHARES[area]))]
+        left = [mutant for mutant in mutants if is_left(rows.get(mutant.key), again=args.again)]
+        for row in judge(copy, left, args.nth):
+            rows[row.key] = row
+            write_rows(path, list(rows.values()))
+            print(f"{row.outcome:9} {row.file}:{row.line} {row.before} -> {row.after}  {row.by}", flush=True)
+            if time.monotonic() > end:
+                break
 
 
 if __name__ == "__main__":

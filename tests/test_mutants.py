@@ -9,8 +9,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 from mutant_operators import OPERATORS, Source
 from mutant_tests import BY_MODULE, ROOT, Selection, modules, selections
-from mutants import CAUGHT, SURVIVED, Copy, drawn, read_rows
+from mutant_trials import Answer, Copy, Job
+from mutants import CAUGHT, SURVIVED, drawn, read_rows
 
+TEACHER_TEST = "test_the_teacher_gets_no_gradient"
+TEMPERATURE_TEST = "test_at_high_temperature_it_is_half_the_squared_distance_of_centred_logits_over_the_classes"
 ROWS = read_rows(ROOT / "results" / "mutants" / "mutants.csv")
 
 
@@ -57,26 +60,50 @@ def test_nothing_outside_functions_in_annotations_decorators_or_messages_is_chan
     assert Source(text).sites == []
 
 
+def planted(text, *changes):
+    """The text with one change each."""
+    assert all(old in text for old, _ in changes)
+    return [text.replace(old, new) for old, new in changes]
+
+
 def test_a_planted_bug_is_caught_and_the_module_itself_passes(tmp_path):
-    copy = Copy(tmp_path)
-    near = Selection(("tests/methods/test_hinton.py",), "numerical or high_temperature")
+    """The first two change live functions; the third, a default, is seen by a new import alone, and the fourth changes nothing."""
     module = "kdzoo/methods/hinton.py"
     text = (ROOT / module).read_text()
-    assert copy.first_failure_unchanged(near) is None
-    assert "test_at_high_temperature" in copy.first_failure(module, text.replace("temperature**2 * (", "temperature * ("), near)
-    assert copy.first_failure_unchanged(near) is None
+    temperature = ("temperature**2 * (", "temperature * (")
+    texts = planted(text, temperature, ("taught(teacher_logits)", "teacher_logits"), ("temperature: float)", "temperature: float = 1 / 0)"))
+    near = Selection(("tests/methods/test_hinton.py",), (TEACHER_TEST, TEMPERATURE_TEST))
+    jobs = [Job(module, text, [*texts, text + "\n"], near)]
+    unchanged, *changed = Copy(tmp_path).first_failures(jobs)
+    assert unchanged == Answer(0, None, None)
+    assert [answer.failed is not None for answer in changed] == [True, True, True, False]
+    assert changed[0].failed.endswith(TEMPERATURE_TEST)
+    assert changed[1].failed.endswith(TEACHER_TEST)
+
+
+def test_tests_that_fail_without_a_change_judge_nothing(tmp_path):
+    broken = tmp_path / "test_broken.py"
+    broken.write_text("def test_nothing():\n    assert False\n")
+    module = "kdzoo/methods/hinton.py"
+    text = (ROOT / module).read_text()
+    job = Job(module, text, planted(text, ("temperature**2", "temperature")), Selection((str(broken),)))
+    (answer,) = Copy(tmp_path / "copy").first_failures([job])
+    assert (answer.text, answer.failed is None) == (None, False)
 
 
 def test_the_draw_is_that_of_its_seed_and_takes_the_modules_in_turn():
-    first = [(module, site.line, site.kind, site.after) for module, _, site in drawn("training", 12)]
-    assert first == [(module, site.line, site.kind, site.after) for module, _, site in drawn("training", 40)][:12]
+    first = [mutant.key for mutant in drawn("training", 12)]
+    assert first == [mutant.key for mutant in drawn("training", 40)][:12]
     assert len({module for module, *_ in first}) == len(modules()["training"])
 
 
 def test_modules_and_the_tests_that_are_run_against_them_exist():
     for module in (module for area in modules().values() for module in area):
         assert (ROOT / module).is_file()
-        assert [file for file in selections(module)[0].files if not (ROOT / file).is_file()] == []
+        for selection in selections(module):
+            assert [file for file in selection.files if not (ROOT / file).is_file()] == []
+            text = "".join((ROOT / file).read_text() for file in selection.files) + " ".join(selection.files)
+            assert [name for name in selection.names if name not in text and name != Path(module).stem] == []
     assert set(BY_MODULE) <= {module for area in modules().values() for module in area}
 
 

@@ -92,3 +92,9 @@ def test_the_method_divides_half_of_beta_by_the_cells_of_each_map():
     small = t[1].numpy().reshape(2, 4, 2, 2, 3).mean(3)
     expected = oracle(s[0].numpy(), t[0].numpy(), 2) / 32 + oracle(s[1].numpy(), small, 2) / 12
     assert said.item() == pytest.approx(expected)
+
+
+def test_one_stage_is_a_sum_of_one():
+    s, t = drawn(2, 3, 4, 4), drawn(2, 5, 4, 4, seed=2)
+    loss = create_method("at_paper").loss(outputs("student", stages=[s]), outputs("teacher", stages=[t]), None, nn.Module())
+    assert loss.item() == pytest.approx(oracle(s.numpy(), t.numpy(), 2) / 32)

@@ -131,3 +131,12 @@ def test_a_stage_that_is_not_there_is_refused_with_both_lists_of_shapes():
         create_method("fitnet", stage=3).build(STUDENT, TEACHER, FACTS)
     with pytest.raises(InputError, match=r"fitnet\.stage: expected a number >= 0, got -1"):
         create_method("fitnet", stage=-1)
+
+
+def test_the_regressor_of_the_first_of_two_stages_is_one_matrix_at_each_pixel_with_a_bias():
+    module = create_method("fitnet_two_stage", stage=0).build(STUDENT, TEACHER, FACTS).double()
+    s, t = maps(STUDENT, 2, 0), maps(TEACHER, 2, 10)
+    weight, bias = (p.detach().numpy() for p in module.parameters())
+    mapped = np.einsum("tc,bchw->bthw", weight[:, :, 0, 0], s[0].numpy()) + bias[None, :, None, None]
+    loss = create_method("fitnet_two_stage", stage=0).loss(outputs("student", stages=s), outputs("teacher", stages=t), None, module)
+    assert loss.item() == pytest.approx(oracle([mapped], [t[0].numpy()]))

@@ -101,3 +101,9 @@ def test_one_stage_alone_has_no_flow_and_is_refused():
 def test_it_is_a_first_stage_after_which_cross_entropy_is_alone():
     card = REGISTRY.get("fsp").card
     assert card.pretrain == PretrainStage("fsp", share=1 / 8, followed_by=())
+
+
+def test_two_stages_are_enough():
+    pair = Shapes(5, 4, STUDENT.stages[:2])
+    module = create_method("fsp").build(pair, Shapes(5, 7, TEACHER.stages[:2]), FACTS)
+    assert len(module) == 2

@@ -6,6 +6,7 @@ import torch
 from drawn import drawn, outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
@@ -68,3 +69,9 @@ def test_it_reads_the_teacher_alone_and_gives_it_no_gradient():
 def test_a_rate_of_nothing_is_refused():
     with pytest.raises(InputError, match=r"ft_paraphraser\.rate"):
         create_method("ft_paraphraser", rate=0.0)
+
+
+def test_every_activation_leaks_a_tenth():
+    """All but the last layer, whose map may be negative."""
+    slopes = [layer.negative_slope for layer in Paraphraser(4, 2).modules() if isinstance(layer, nn.LeakyReLU)]
+    assert slopes == [0.1] * 5

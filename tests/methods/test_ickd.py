@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from drawn import drawn, outputs, pair
+from drawn import Sizes, drawn, outputs, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -115,3 +115,10 @@ def test_one_image_of_one_cell_trains():
     module = create_method("ickd").build(one, one, FACTS).double()
     loss_of(module, maps(one, 1, 0), maps(one, 1, 5)).backward()
     assert all(torch.isfinite(p.grad).all() for p in module.parameters())
+
+
+def test_many_channels_over_few_cells_make_no_matrix_of_all_channels():
+    s, t = drawn(2, 64, 2, 2), drawn(2, 64, 2, 2, seed=1)
+    with Sizes() as sizes:
+        ickd([s], [t])
+    assert sizes.largest == s.numel() < 2 * 64 * 64

@@ -78,3 +78,11 @@ def test_the_projector_leads_to_the_teachers_width_and_takes_one_sample_too(batc
         expected = 7
     loss = method.loss(outputs("student", embedding=s), outputs("teacher", embedding=t), None, module)
     assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_projector_starts_from_weights_of_deviation_0_02():
+    module = create_method("rsd").build(Shapes(5, 64, ()), Shapes(5, 96, ()), FACTS)
+    matrices = [p for p in module.parameters() if p.ndim == 2]
+    assert len(matrices) == 2
+    for matrix in matrices:
+        assert matrix.std().item() == pytest.approx(0.02, rel=0.05)

@@ -14,6 +14,7 @@ from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import simkd
+from kdzoo.methods.simkd import last_map
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 HEAD = nn.Linear(6, 5)
@@ -150,3 +151,8 @@ def test_a_teacher_without_a_classifier_is_refused():
 def test_it_says_what_it_ships():
     card = REGISTRY.get("simkd").card
     assert "teacher's classifier" in card.deploys
+
+
+def test_a_map_in_which_nothing_is_active_is_the_embedding_of_zeros():
+    _, pooled = last_map(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3))
+    assert pooled

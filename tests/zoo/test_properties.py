@@ -81,13 +81,17 @@ class Step:
     teacher: Outputs
     batch: Batch
 
-    def sound(self, *, autocast: bool = False) -> None:
-        """The loss is a float32 scalar, and finite, and so is every gradient that it gives."""
+    def losses(self, *, autocast: bool = False) -> list[Tensor]:
+        """The loss, and what the method trains by beside it."""
         needs = self.method.card.needs
         seen = [self.student.restrict_to(needs.student), self.teacher.restrict_to(needs.teacher)]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             given = self.method.loss(*seen, self.batch.restrict_to(needs.student.outputs, self.batch.generator), self.module)
-        losses = list(given) if isinstance(given, LossWithAux) else [given]
+        return list(given) if isinstance(given, LossWithAux) else [given]
+
+    def sound(self, *, autocast: bool = False) -> None:
+        """The loss is a float32 scalar, and finite, and so is every gradient that it gives."""
+        losses = self.losses(autocast=autocast)
         for loss in losses:
             assert loss.dtype == torch.float32
             assert loss.shape == ()
@@ -107,9 +111,10 @@ def step(
     seed: int = 0,
     factor: float = 1.0,
     dtype: torch.dtype = torch.float32,
+    rounded: torch.dtype = torch.float32,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> Step:
-    """A step of a method; raises InputError where it refuses the two networks."""
+    """A step of a method, its outputs rounded to one precision and given in another; raises InputError where it refuses the networks."""
     method, classes = REGISTRY.get(name)(), student.classes
     with global_stream(seed, "classifiers"):
         student, teacher = (
@@ -120,7 +125,7 @@ def step(
     random = generator(seed, "outputs")
 
     def drawn(*shape: int, grad: bool, factor: float = 1.0) -> Tensor:
-        made = (torch.randn(*shape, generator=random) * factor).to(dtype)
+        made = (torch.randn(*shape, generator=random) * factor).to(rounded).to(dtype)
         return (made.contiguous(memory_format=layout) if made.ndim == 4 else made).requires_grad_(grad)
 
     def given(shapes: Shapes, grad: bool) -> dict[Need, Any]:
@@ -133,7 +138,7 @@ def step(
             Need.STAGES: stages,
             Need.PREACT: [drawn(*s.shape, grad=grad) for s in stages],
             Need.DISTILLED: drawn(batch, classes, grad=grad, factor=factor),
-            Need.CLASSIFIER: copy.deepcopy(shapes.classifier).to(dtype).requires_grad_(grad),
+            Need.CLASSIFIER: copy.deepcopy(shapes.classifier).to(rounded).to(dtype).requires_grad_(grad),
         }
 
     def seen(shapes: Shapes, grad: bool, owner: str) -> Outputs:
@@ -198,6 +203,16 @@ def test_logits_of_any_size(name, seed, batch, classes, factor):
 @given(seed=SEEDS, batch=BATCHES, dtype=HALVES)
 def test_outputs_in_half_precision(name, seed, batch, dtype):
     usual(name, batch=batch, seed=seed, dtype=dtype).sound()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ON_OUTPUTS)
+def test_outputs_in_half_precision_give_what_the_same_numbers_give_in_float32(name, dtype):
+    """Every output is widened before anything is computed of it; a network's own classifier alone computes in its own precision."""
+    tolerance = 1e-3 if Need.CLASSIFIER in REGISTRY.get(name).card.needs.student else 1e-5
+    for factor in (1.0, 8.0):
+        half, wide = (usual(name, dtype=given, rounded=dtype, factor=factor).losses() for given in (dtype, torch.float32))
+        assert [loss.item() for loss in half] == pytest.approx([loss.item() for loss in wide], rel=tolerance)
 
 
 @pytest.mark.parametrize("name", part_of(ON_OUTPUTS, 3, begin=1))
