@@ -37,12 +37,14 @@ SHARED_BY_METHODS = {
 }
 """modules whose tests have another name than theirs"""
 
-ALL_METHODS = (
-    *(f"tests/methods/test_{name}.py" for name in ("golden", "golden2", "golden3", "published_steps", "published_coefficients")),
-    "tests/test_conformance.py",
-    "tests/zoo/test_properties.py",
+OF_EVERY_METHOD = (
+    ("tests/test_conformance.py", "tests/zoo/test_half_precision.py"),
+    (
+        *(f"tests/methods/test_{name}.py" for name in ("golden", "golden2", "golden3", "published_steps", "published_coefficients")),
+        "tests/zoo/test_properties.py",
+    ),
 )
-"""what runs every method by its name"""
+"""what runs every method by its name, the cheaper first"""
 
 CACHE_TESTS = Selection(
     ("tests/test_teacher_cache.py", "tests/test_teacher_cache_damage.py"),
@@ -160,4 +162,4 @@ def selections(module: str) -> list[Selection]:
         return list(BY_MODULE[module])
     name = Path(module).stem
     near = Selection(tuple(f"tests/methods/test_{test}.py" for test in SHARED_BY_METHODS.get(name, (name,))))
-    return [near] if name.startswith("_") else [near, Selection(ALL_METHODS, (name,))]
+    return [near] if name.startswith("_") else [near, *(Selection(files, (name,)) for files in OF_EVERY_METHOD)]

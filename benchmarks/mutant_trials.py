@@ -19,6 +19,7 @@ from types import FunctionType
 from typing import IO
 
 import pytest
+from hypothesis import Phase, settings
 from mutant_patch import Unpatchable, live_functions, patch
 from mutant_tests import ROOT, Selection
 
@@ -134,7 +135,7 @@ class Copy:
         assert Path(kdzoo.__file__).is_relative_to(self._folder), kdzoo.__file__
         words = ["-q", "-x", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "--basetemp", str(self._folder / f"run-{os.getpid()}")]
         there = [file for file in files if (ROOT / file).exists()]
-        status = pytest.main([*words, *there], plugins=[_Teller(self._told), plugin])
+        status = pytest.main([*words, *there], plugins=[_FirstExamples(), _Teller(self._told), plugin])
         if status not in {0, pytest.ExitCode.NO_TESTS_COLLECTED} and not self._told.exists():
             self._told.write_text(f"pytest, with status {status}")
 
@@ -210,6 +211,15 @@ class _Trials:
     def _answer(self, answer: Answer) -> None:
         self._answers.write(json.dumps(vars(answer)) + "\n")
         self._answers.flush()
+
+
+class _FirstExamples:
+    """Ends Hypothesis's tests at the first example that fails: nobody reads the smallest."""
+
+    def pytest_configure(self) -> None:
+        phases = [Phase.explicit, Phase.generate]
+        settings.register_profile("first", settings.get_profile(settings.get_current_profile_name()), phases=phases, database=None)
+        settings.load_profile("first")
 
 
 class _Teller:

@@ -112,3 +112,12 @@ def test_dead_channels_give_a_finite_gradient():
     s.requires_grad_()
     afd([s], [torch.randn(2, 3, 4, 4)], [torch.full((2, 3), 1 / 3)]).backward()
     assert torch.isfinite(s.grad).all()
+
+
+def test_one_stage_is_a_mean_of_one():
+    one, other = (Shapes(5, shapes.embedding, shapes.stages[:1]) for shapes in (STUDENT, TEACHER))
+    module = create_method("afd").build(one, other, FACTS).double()
+    s, t = maps(one, 2, 0), maps(other, 2, 10)
+    rho = module.importances[0](t[0].mean((2, 3))).detach().numpy()
+    assert isinstance(module.carriers[0], nn.Identity)
+    assert loss_of(module, s, t).item() == pytest.approx(oracle([s[0].numpy()], [t[0].numpy()], [rho]), rel=1e-4)

@@ -154,3 +154,9 @@ def test_without_a_maker_of_networks_it_is_refused():
 def test_a_number_of_peers_below_one_is_refused():
     with pytest.raises(InputError, match=r"dml\.peers: expected a number >= 1, got 0"):
         create_method("dml", peers=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened_before_the_softmax(dtype):
+    student, other = (logits.to(dtype) for logits in pair(4, 5, factor=8))
+    assert dml(student, [other]).item() == pytest.approx(divergence(other.double().numpy(), student.double().numpy()), rel=1e-5)

@@ -75,3 +75,15 @@ def test_every_activation_leaks_a_tenth():
     """All but the last layer, whose map may be negative."""
     slopes = [layer.negative_slope for layer in Paraphraser(4, 2).modules() if isinstance(layer, nn.LeakyReLU)]
     assert slopes == [0.1] * 5
+
+
+def test_half_precision_is_widened_before_it_is_squared():
+    loss = ft_paraphraser(torch.full((1, 1, 1, 1), 1e3, dtype=torch.float16), torch.zeros(1, 1, 1, 1, dtype=torch.float16))
+    assert loss.item() == pytest.approx(1e6, rel=1e-3)
+
+
+def test_no_gradient_reaches_the_map_that_is_to_be_reconstructed():
+    made, target = (drawn(2, 3, 2, 2, seed=seed).requires_grad_() for seed in (0, 1))
+    ft_paraphraser(made, target).backward()
+    assert made.grad is not None
+    assert target.grad is None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kdzoo.contract.methods import create_method
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.functional import vkd
+from kdzoo.methods.vkd import OrthogonalProjection
 from kdzoo.runs.recipe import Recipe
 from kdzoo.training.optim import optimizer as of_recipe
 
@@ -146,3 +147,10 @@ def test_half_precision_is_computed_in_float32(dtype, ours, theirs):
         loss = loss_of(method, module, s, t)
     assert loss.dtype == torch.float32
     assert loss.item() == wide.item()
+
+
+def test_between_equal_widths_the_matrix_is_the_transposed_factor():
+    projection = OrthogonalProjection(4, 4).double()
+    orthogonal, upper = np.linalg.qr(projection.free.detach().numpy())
+    expected = (orthogonal * np.sign(np.diagonal(upper))).T
+    assert projection.matrix().detach().numpy() == pytest.approx(expected)

@@ -165,6 +165,14 @@ def test_every_number_of_a_row_by_hand(bench):
     assert found["weight"] == 1.0
 
 
+def test_the_multiplications_of_training_are_told_as_a_multiple_of_the_student_alones_by_medians(tmp_path):
+    for seed in range(3):
+        write(tmp_path, objective("none"), seed, val=0.80, test=NONE[seed], parts={"cost": {"train_macs": 1000 + 1000 * (seed == 2)}})
+        write(tmp_path, objective("at"), seed, val=0.84, test=AT[seed], parts={"cost": {"train_macs": 2500}})
+    assert row(tmp_path, "at")["macs_ratio"] == 2.5
+    assert row(tmp_path, "none")["macs_ratio"] == 1
+
+
 def test_rows_are_ranked_with_the_teacher_as_a_reference_above(bench):
     board = leaderboard_frame(read_bench(bench))
     assert list(board["method"]) == ["teacher", "hinton", "at", "none"]
