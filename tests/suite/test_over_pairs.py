@@ -92,8 +92,9 @@ def test_ranks_are_means_over_pairs_with_bootstrap_intervals_that_hold_them(tmp_
     assert found.loc["at", "p_vs_kd"] == pytest.approx(expected)
 
 
-def test_gains_that_are_all_zero_are_no_difference():
+def test_gains_that_are_all_zero_are_no_difference_and_equal_ones_above_zero_are_one():
     assert wilcoxon_p(np.zeros(12)) == 1
+    assert wilcoxon_p(np.ones(12)) == pytest.approx(2 / 2**12)  # one of 2^12 signs, on both sides
 
 
 def test_one_pair_has_no_table_over_pairs(tmp_path):
