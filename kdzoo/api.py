@@ -189,10 +189,10 @@ def reproduce(
     """Train a study of the literature and return its numbers: a row each, the paper's beside the measured one.
 
     study: the name of one that is shipped, or its YAML file. Every other parameter is the option of the same name of
-    `kdzoo reproduce`, and None leaves it at its default. README.md, results.csv and surfaces.csv, where the study has
-    surfaces, are written as the command writes them; the same call again trains only what is missing. The result's `attrs`
-    have the `folder` where everything lies, the `surfaces` as tables by name, the runs that `failed`, and the `problems` of a
-    step that could not be done; a warning says so too.
+    `kdzoo reproduce`, and None leaves it at its default. README.md, results.csv and the files of its surfaces and order, where
+    the study has some, are written as the command writes them; the same call again trains only what is missing. The result's
+    `attrs` have the `folder` where everything lies, the `surfaces` as tables by name, the runs that `failed`, and the `problems`
+    of a step that could not be done; a warning says so too.
 
     Raises InputError, before any work, with everything that is wrong with the study or the request.
     """

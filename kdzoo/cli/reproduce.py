@@ -15,6 +15,7 @@ from kdzoo.cli.cells import link
 from kdzoo.cli.declare import argument, option
 from kdzoo.cli.dry_run import plan_lines
 from kdzoo.cli.options import AsJson, DataRoot, FormatOption, ResultsFolder, RetryFailed, chosen_format
+from kdzoo.cli.orders import print_order
 from kdzoo.cli.output import console, print_message, print_text, with_label
 from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.cli.training import open_launcher, report_failures, train_missing, training_display
@@ -172,7 +173,7 @@ def race_lines(request: StudyRequest, stage: StudyStage) -> list[tuple[str, str]
     takes = [f"the {race.best} best" if race.best else "", f"the {race.widest} with the widest interval" if race.widest else ""]
     return [
         ("race", f"{stage.name}: {'' if runs is None else f'{runs:,} runs, '}results in the folder of {race.stage}"),
-        ("methods", f"{' and '.join(filter(None, takes))} of stage {race.stage}, on {race.seeds} seeds in all"),
+        *([("methods", f"{' and '.join(filter(None, takes))} of stage {race.stage}, on {race.seeds} seeds in all")] if any(takes) else []),
         ("controls", f"the student alone and plain KD, on {race.seeds_for('none')} seeds in all"),
     ]
 
@@ -222,11 +223,10 @@ def write_tables(request: StudyRequest) -> int:
 
 
 def print_evidence(request: StudyRequest, evidence: Evidence) -> None:
-    """Print a study's numbers and surfaces, and where they were written."""
+    """Print a study's numbers, surfaces and order of methods, and where they were written."""
     from kdzoo.suite.report.terminal import evidence_view, titled
-    from kdzoo.suite.study.evidence import PAGE, TABLE
+    from kdzoo.suite.study.evidence import PAGE
     from kdzoo.suite.study.evidence_table import shown_frame
-    from kdzoo.suite.study.surface_table import FILE as SURFACES
     from kdzoo.suite.study.surface_table import surface_frame
 
     page = request.folder / PAGE
@@ -236,5 +236,7 @@ def print_evidence(request: StudyRequest, evidence: Evidence) -> None:
         console().print(titled(one.spec.name, surface_frame(one), console().width))
         if one.reason:
             print_text(one_line(f"not measured: {one.reason}"))
-    tables = f"{TABLE} and {SURFACES}" if evidence.surfaces else TABLE
-    print_text(one_line(f"{page}, with {tables} beside it"))
+    if evidence.order is not None:
+        print_order(evidence.order.names, evidence.order.blocks)
+    beside = ", ".join(evidence.tables)
+    print_text(one_line(f"{page}, with {beside} beside it"))

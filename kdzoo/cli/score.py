@@ -9,6 +9,7 @@ from kdzoo.cli import complete
 from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import bench_folder, find_all
 from kdzoo.cli.options import ResultsFolder
+from kdzoo.cli.orders import print_order
 from kdzoo.cli.output import console, print_text
 from kdzoo.cli.table_options import TableFormat, TableFormatOption
 
@@ -23,7 +24,8 @@ def score(
     """Show one score of every method over all pairs, data sets and recipes of some benches: its mean gain over tuned KD.
 
     Of every table the refit counts where there is one. Methods that do not stand in all tables have no score. The interval
-    and the mean rank's are over tables; up to ten tables speak of themselves alone.
+    and the mean rank's are over tables; up to ten tables speak of themselves alone. Below it stands in which tables a method is
+    better than tuned KD, and how far each two tables have their methods in the same order.
 
     \b
     Examples:
@@ -44,4 +46,8 @@ def score(
     title = f"Over {len(blocks)} tables: {', '.join(block.title for block in blocks)}"
     console().print(sections_view([(title, shown_score(frame, blocks[0].metric))], console().width))
     print_text(note_on_score(len(blocks)))
+    names = [str(number) for number in range(1, len(blocks) + 1)]
+    if print_order(names, blocks):
+        for name, block in zip(names, blocks, strict=True):
+            print_text(f"{name}: {block.title}")
     return 0

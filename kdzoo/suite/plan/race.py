@@ -13,7 +13,8 @@ from kdzoo.suite.plan.config import CONTROLS
 class Race(Spec):
     """Which methods of an earlier stage's refit are trained with more seeds, by a rule that is fixed before training.
 
-    best: how many methods, those with the best mean headline of the refit on the test images. widest: how many of the others, those whose
+    best: how many methods, those with the best mean headline of the refit on the test images; with neither best nor widest the
+    controls alone get more. widest: how many of the others, those whose
     95 % interval of the difference to `against` is the widest. Collapsed methods take no part. seeds, control_seeds: how many
     these methods, and the student alone and plain KD, have in the end, those of the refit among them.
     """
@@ -27,8 +28,8 @@ class Race(Spec):
 
     @model_validator(mode="after")
     def _takes_some(self) -> Self:
-        if self.best + self.widest == 0:
-            raise ValueError("expected best or widest to be at least 1")
+        if self.best + self.widest == 0 and self.control_seeds is None:
+            raise ValueError("expected best or widest to be at least 1, or control_seeds")
         if self.control_seeds is not None and self.control_seeds < self.seeds:
             raise ValueError(f"control_seeds: expected at least as many as seeds ({self.seeds}), got {self.control_seeds}")
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,18 +22,22 @@ def scored_blocks(benches: Sequence[BenchRecords]) -> list[Block]:
 
     Raises InputError where these are fewer than two, or of tasks with different metrics.
     """
-    chosen: dict[tuple[Path, str, str, str], Block] = {}
-    for bench in benches:
-        for block in bench.blocks:
-            key = (bench.folder.resolve(), block.table_key.pair, block.table_key.data, block.table_key.recipe)
-            if gains_of(block) and (key not in chosen or block.table_key.phase == REFIT):
-                chosen[key] = block
-    blocks = list(chosen.values())
+    blocks = [block for bench in benches for block in final_blocks(bench)]
     if len(blocks) < 2:
         raise InputError(f"score: expected two tables or more with a healthy plain KD, found {len(blocks)}")
     if len({block.metric.name for block in blocks}) > 1:
         raise InputError("score: these benches have different metrics")
     return blocks
+
+
+def final_blocks(bench: BenchRecords) -> list[Block]:
+    """Of every pair, data set and recipe of a bench the refit where there is one, else the sweep, if plain KD is healthy there."""
+    chosen: dict[tuple[str, str, str], Block] = {}
+    for block in bench.blocks:
+        key = (block.table_key.pair, block.table_key.data, block.table_key.recipe)
+        if gains_of(block) and (key not in chosen or block.table_key.phase == REFIT):
+            chosen[key] = block
+    return list(chosen.values())
 
 
 def score_frame(blocks: Sequence[Block]) -> pd.DataFrame:

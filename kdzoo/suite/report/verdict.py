@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kdzoo.suite.plan.config import KD, NONE
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import Block, Standing, labels, position_of
-from kdzoo.suite.report.comparisons import Comparisons, comparisons
-from kdzoo.tasks.task import Metric
+from kdzoo.suite.report.comparisons import comparisons
+from kdzoo.suite.report.rivals import Rival, rival_of, rivals_of
 from kdzoo.text import number_of
 
 ENOUGH_POINTS = 1.0
@@ -63,7 +62,7 @@ def _compared(block: Block) -> str:
     """The methods beside the two controls against KD; KD against the student alone where there are none."""
     kd = block.only(KD)
     assert kd is not None
-    rivals = _rivals(block, KD)
+    rivals = rivals_of(block, KD)
     if not rivals:
         return f"{_gain_of_kd(block, kd)}no method beside the two controls can be compared with {_name(kd)}"
     better = [rival for rival in rivals if rival.low > 0]
@@ -93,57 +92,13 @@ def _compared(block: Block) -> str:
     return f"it is not shown that {which} is better than {_name(kd)} on this pair, {open_}{also}; more seeds would narrow this range"
 
 
-@dataclass(frozen=True)
-class _Rival:
-    """A method's gain over a control, with the interval that holds for all rows of the table at once."""
-
-    name: str
-    difference: float
-    low: float
-    high: float
-    metric: Metric
-
-    def __str__(self) -> str:
-        return f"{self.name} by {self.gain}"
-
-    @property
-    def gain(self) -> str:
-        """The gain over the control with its sign and its interval."""
-        amount, low, high = (self.metric.difference_text(number) for number in (self.difference, self.low, self.high))
-        return f"{amount} [{low}, {high}]"
-
-    @property
-    def shortfall(self) -> str:
-        """The loss against the control as a positive number, with its interval."""
-        amount, low, high = (self.metric.text(-number) for number in (self.difference, self.high, self.low))
-        return f"{amount} [{low}, {high}]"
-
-
-def _rivals(block: Block, control: str) -> list[_Rival]:
-    """The healthy methods of two seeds or more beside the controls, best first."""
-    tests = comparisons(block, control)
-    able = [s for s in tests.standings if s.record.method not in (KD, NONE) and len(s.done) > 1]
-    return sorted((_rival(tests, standing) for standing in able), key=lambda rival: -rival.difference)
-
-
-def _rival(tests: Comparisons, standing: Standing, family: int | None = None) -> _Rival:
-    assert tests.contrast is not None
-    at = position_of(tests.standings, standing)
-    assert at is not None
-    low, high = (float(ends[at]) for ends in tests.contrast.interval(family or tests.family))
-    gain, metric = float(tests.contrast.mean[at]), standing.metric
-    if metric.better == "lower":
-        gain, low, high = -gain, -high, -low
-    return _Rival(f"'{standing.record.method}'", gain, low, high, metric)
-
-
-def _listed(rivals: Sequence[_Rival]) -> str:
+def _listed(rivals: Sequence[Rival]) -> str:
     named = ", ".join(map(str, rivals[:AT_MOST_NAMED]))
     more = len(rivals) - AT_MOST_NAMED
     return named + (f" and {more} more" if more > 0 else "")
 
 
-def _level(rivals: Sequence[_Rival], block: Block) -> str:
+def _level(rivals: Sequence[Rival], block: Block) -> str:
     """How sure that is: the family is the table's, the student alone included."""
     family = comparisons(block, KD).family
     seeds = sorted({len(standing.done) for standing in block.compared})
@@ -165,7 +120,7 @@ def _gain_of_kd(block: Block, kd: Standing) -> str:
     tests = comparisons(block, NONE)
     if tests.contrast is None or position_of(tests.standings, kd) is None:
         return ""
-    gain = _rival(tests, kd, family=1)
+    gain = rival_of(tests, kd, family=1)
     amount = f"{str(gain).removeprefix(f'{gain.name} by ')} {block.metric.difference_words}"
     sure = f"(95 %, {len(kd.done)} seeds)"
     if gain.low > 0 or gain.high < 0:
@@ -175,7 +130,7 @@ def _gain_of_kd(block: Block, kd: Standing) -> str:
 
 def _against_alone(block: Block) -> str:
     """What can be said without KD: which methods are better than the student alone."""
-    rivals = _rivals(block, NONE)
+    rivals = rivals_of(block, NONE)
     better = [rival for rival in rivals if rival.low > 0]
     if not rivals:
         return ""

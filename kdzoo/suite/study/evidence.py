@@ -1,4 +1,4 @@
-"""The results of a study, written beside its runs: README.md, results.csv and surfaces.csv."""
+"""The results of a study, written beside its runs: README.md and results.csv, and surfaces.csv, order.csv and gains.csv."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kdzoo.suite.study.evidence_page import page
 from kdzoo.suite.study.evidence_table import evidence_frame
 from kdzoo.suite.study.measured import Measured
 from kdzoo.suite.study.measuring import measure_all
+from kdzoo.suite.study.order_table import GAINS, ORDER, OrderTables, order_tables
 from kdzoo.suite.study.race_table import race_tables
 from kdzoo.suite.study.stages import planned_bench
 from kdzoo.suite.study.study import Study
@@ -24,14 +25,20 @@ TABLE, PAGE = "results.csv", "README.md"
 
 @dataclass(frozen=True)
 class Evidence:
-    """The results of a study: its numbers and its surfaces."""
+    """The results of a study: its numbers, its surfaces, and the tables that it sets beside each other."""
 
     measured: tuple[Measured, ...]
     surfaces: tuple[Drawn, ...] = ()
+    order: OrderTables | None = None
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of the CSV files that stand beside its page."""
+        return (TABLE, *((SURFACES,) if self.surfaces else ()), *((ORDER, GAINS) if self.order else ()))
 
 
 def write_evidence(study: Study, given: str, folder: Path) -> Evidence:
-    """Write README.md and results.csv, and surfaces.csv where it has surfaces, of a study from its runs alone, byte for byte the same.
+    """Write README.md, results.csv and the files of its surfaces and order, of a study from its runs alone, byte for byte the same.
 
     given: what `kdzoo reproduce` was given, a name or a file; the page names the command.
     """
@@ -41,9 +48,13 @@ def write_evidence(study: Study, given: str, folder: Path) -> Evidence:
     write_bytes(folder / TABLE, as_csv(frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)))
     if drawn:
         write_bytes(folder / SURFACES, surfaces_csv(drawn))
+    order = order_tables(study, folder)
+    if order is not None:
+        write_bytes(folder / ORDER, as_csv(order.order_frame()))
+        write_bytes(folder / GAINS, as_csv(order.gains_frame()))
     notes = [(stage.name, note) for stage in study.benches for note in _notes(folder / stage.name)]
-    write_bytes(folder / PAGE, page(study, given, measured, drawn, races, notes).encode())
-    return Evidence(measured, drawn)
+    write_bytes(folder / PAGE, page(study, given, measured, drawn, races, order, notes).encode())
+    return Evidence(measured, drawn, order)
 
 
 def _notes(folder: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.report.markdown import markdown_table
 from kdzoo.suite.study.evidence_table import shown_frame
 from kdzoo.suite.study.measured import ABOVE, BELOW, BY_MEAN, MISSING, OPEN, REACHED, Measured
+from kdzoo.suite.study.order_table import OrderTables
 from kdzoo.suite.study.race_table import RaceTable
 from kdzoo.suite.study.race_text import race_words
 from kdzoo.suite.study.study import Study
@@ -22,6 +23,7 @@ def page(
     measured: Sequence[Measured],
     drawn: Sequence[Drawn] = (),
     races: Sequence[RaceTable] = (),
+    order: OrderTables | None = None,
     notes: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The README of a study. notes: what its benches have to tell of their runs, by stage."""
@@ -34,6 +36,7 @@ def page(
     lines += [*markdown_table(shown_frame(measured)), "", READ_AS, ""] if measured else []
     for one in drawn:
         lines += [*surface_lines(one), ""]
+    lines += order.lines() if order is not None else []
     lines += [*(f"Note on `{stage}/`: {markdown_text(note)}" for stage, note in notes), ""] if notes else []
     lines += ["## How it was trained", ""]
     lines += [f"- `{stage.name}/`: {_setup(study, stage.name)}" for stage in study.stages]

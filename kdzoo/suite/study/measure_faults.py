@@ -1,8 +1,9 @@
-"""What is wrong with the measures and surfaces of a study."""
+"""What is wrong with the measures and surfaces of a study, and with the stages whose order it compares."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA
@@ -98,6 +99,19 @@ def wrong_surfaces(study: Study) -> list[str]:
         else:
             axes = [*AXES, *_fields(surface.method)]
             problems += [f"{where}: {unknown('axis', axis, axes)}" for axis in (surface.rows, surface.columns) if axis not in axes]
+    return problems
+
+
+def wrong_order(study: Study) -> list[str]:
+    names = [stage.name for stage in study.benches]
+    problems = [f"order: {unknown('stage that trains', name, names)}" for name in study.order if name not in names]
+    problems += [f"order: {name!r} stands there twice" for name in repeated(study.order)]
+    if len(study.order) == 1:
+        problems.append("order: expected two stages or more")
+    for name in study.order:
+        with suppress(InputError):  # told with the faults of its bench
+            if name in names and len(pairs := study.config(study.stage(name)).pairs) > 1:
+                problems.append(f"order: stage {name} has {len(pairs)} pairs; expected one, since each table is set beside the others")
     return problems
 
 

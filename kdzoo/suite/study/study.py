@@ -71,7 +71,8 @@ class Study(Spec):
     """What a study's file holds.
 
     tries: what was tried before the recipe was settled, and on which images; the test set is evaluated for the settled
-    recipe alone. seeds: how many each stage has unless its bench says otherwise. time: measured, else it is estimated.
+    recipe alone. seeds: how many each stage has unless its bench says otherwise. order: stages of one pair each, whose methods are set
+    beside each other: whether their order carries over. time: measured, else it is estimated.
     """
 
     title: str
@@ -83,6 +84,7 @@ class Study(Spec):
     measures: Annotated[tuple[Measure, ...], BeforeValidator(as_tuple)] = ()
     published: Annotated[tuple[PublishedTable, ...], BeforeValidator(as_tuple)] = ()
     surfaces: Annotated[tuple[SurfaceSpec, ...], BeforeValidator(as_tuple)] = ()
+    order: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
     time: Time | None = None
 
     def stage(self, name: str | None) -> StudyStage:

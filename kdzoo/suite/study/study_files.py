@@ -9,7 +9,7 @@ from pathlib import Path
 from kdzoo.errors import InputError, collect_problems, unknown
 from kdzoo.runs.fields import parse
 from kdzoo.suite.plan.yaml_files import read_yaml
-from kdzoo.suite.study.measure_faults import wrong_measures, wrong_surfaces
+from kdzoo.suite.study.measure_faults import wrong_measures, wrong_order, wrong_surfaces
 from kdzoo.suite.study.stage_faults import wrong_races, wrong_seeds, wrong_stages
 from kdzoo.suite.study.study import FOLDER, Study
 
@@ -23,12 +23,12 @@ def read_study(file: Path) -> Study:
     problems = [*wrong_stages(study), *wrong_races(study)]
     if problems and any(stage.race is not None for stage in study.stages):  # what else is wrong is told of the other stages
         study = study.model_copy(update={"stages": tuple(stage for stage in study.stages if stage.race is None)})
-    problems += [*wrong_seeds(study), *wrong_measures(study), *wrong_surfaces(study)]
+    problems += [*wrong_seeds(study), *wrong_measures(study), *wrong_surfaces(study), *wrong_order(study)]
     for stage in study.benches:
         with collect_problems(problems):
             study.config(stage)
-    if not study.measures and not study.published and not study.surfaces:
-        problems.append("measures: missing; expected measures, published with the name of a table, or surfaces")
+    if not (study.measures or study.published or study.surfaces or study.order):
+        problems.append("measures: missing; expected measures, published with the name of a table, surfaces, or order")
     if not problems:
         for table in study.published:
             if not study._of_table(table):
