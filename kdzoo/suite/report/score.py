@@ -22,7 +22,8 @@ def scored_blocks(benches: Sequence[BenchRecords]) -> list[Block]:
 
     Raises InputError where these are fewer than two, or of tasks with different metrics.
     """
-    blocks = [block for bench in benches for block in final_blocks(bench)]
+    different = {bench.folder.resolve(): bench for bench in benches}
+    blocks = [block for bench in different.values() for block in final_blocks(bench)]
     if len(blocks) < 2:
         raise InputError(f"score: expected two tables or more with a healthy plain KD, found {len(blocks)}")
     if len({block.metric.name for block in blocks}) > 1:
