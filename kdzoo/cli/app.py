@@ -24,7 +24,7 @@ from kdzoo.cli.output import print_message
 from kdzoo.cli.streams import DurableStream, make_streams_durable
 from kdzoo.cli.verbs import Verbs
 from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed, add_clause, problems_of
-from kdzoo.suite.run.torchrun import TorchrunProcess, asks_for_torchrun, torchrun_process
+from kdzoo.suite.run.torchrun import TorchrunProcess, asks_for_cpu, asks_for_torchrun, torchrun_process
 from kdzoo.text import first_line
 from kdzoo.version import VERSION
 
@@ -96,15 +96,16 @@ def _run_as_process(process: TorchrunProcess, words: Sequence[str], streams: Ite
     from kdzoo.suite.run.launchers.gpus import see_own_gpu
 
     try:
-        see_own_gpu(process.local_rank, os.environ)  # before torch counts them
+        if not asks_for_cpu(words):
+            see_own_gpu(process.local_rank, os.environ)  # before torch counts them
+        from kdzoo.suite.run.follower import follow_leader, ignore_signals
+        from kdzoo.suite.run.followers import dismiss, join_torchrun, of_torchrun
+
+        if process.rank:
+            ignore_signals()
+        join_torchrun(on_cpu=asks_for_cpu(words))
     except InputError as error:
         sys.exit(_report_problems(error.problems, debug=False))
-    from kdzoo.suite.run.follower import follow_leader, ignore_signals
-    from kdzoo.suite.run.followers import dismiss, join_torchrun, of_torchrun
-
-    if process.rank:
-        ignore_signals()
-    join_torchrun()
     if process.rank:
         follow_leader(of_torchrun())
         sys.exit(DONE)

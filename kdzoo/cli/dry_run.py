@@ -48,7 +48,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     from kdzoo.runs.store import teacher_store
     from kdzoo.suite.plan.cohorts import make_jobs
     from kdzoo.suite.run.bench import data_command
-    from kdzoo.suite.run.disk_space import bytes_of_results, free_space
+    from kdzoo.suite.run.disk_space import bytes_of_bench, free_space
     from kdzoo.suite.run.estimate import Probes, estimate, estimate_refit
     from kdzoo.suite.run.search_left import left_of
     from kdzoo.teachers.disk import size_text
@@ -90,7 +90,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         ),
         (
             "disk",
-            f"about {size_text(bytes_of_results(open_runs, plan, prepared.config.files_kept, probes.untrained))} of results; "
+            f"about {size_text(bytes_of_bench(prepared.config, open_runs, plan, probes.untrained))} of results; "
             f"{size_text(free_space(plan.folder))} are free",
         ),
         *memory_lines(prepared, open_runs, probes.untrained),
@@ -116,6 +116,8 @@ def memory_lines(prepared: Prepared, open_runs: Iterable[PlannedRun], untrained:
     if not left or options.launcher in ELSEWHERE:
         return []
     needs = MemoryNeeds(prepared.plan, options, untrained)
+    if unknown := needs.unknown(left):
+        return [("memory", f"not known: {unknown[0]}")]
     run = max(needs.of_run(one) + needs.of_teacher(one) for one in left)
     cohort = needs.of_largest_cohort(left, prepared.jobs)
     free = f"{size_text(free_for_process(options))} are free on {options.device} for each process"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzoo.cli.interruption import raise_if_interrupted
 from kdzoo.cli.output import console, print_message, print_text, with_label
+from kdzoo.garbage import uncollected
 from kdzoo.runs.atomic import ensure_writable
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
@@ -52,13 +53,15 @@ def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> B
         from kdzoo.suite.report.table_files import BenchOutcome
 
         return BenchOutcome(set(runs))
-    with open_launcher(config) as launcher:
-        if not is_complete(config):
-            launcher.warm_up()  # a worker's imports run while this process imports and plans
-        from kdzoo.suite.run.bench import run
-        from kdzoo.suite.run.prepare import prepare
+    with ExitStack() as stack:
+        with uncollected():
+            launcher = stack.enter_context(open_launcher(config))
+            if not is_complete(config):
+                launcher.warm_up()  # a worker's imports run while this process imports and plans
+            from kdzoo.suite.run.bench import run
+            from kdzoo.suite.run.prepare import prepare
 
-        prepared = prepare(config)
+            prepared = prepare(config)
         with training_display() as display:
             return run(prepared, launcher, display.handle, retry_failed=retry_failed, command=command)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdzoo.errors import problems_of
+from kdzoo.runs.canonical import as_json
 
 
 class _Read(BaseModel):
@@ -67,8 +70,41 @@ def _names(about: Mapping[str, Any]) -> list[str] | None:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
+MOST_RECORDS = 10_000
+"""different records of which the content is remembered"""
+
+
+def shared_record(content: Any) -> dict[str, Any]:
+    """What a file records beside a run, of which equal records share the parts; raises TypeError or ValueError for what is no object.
+
+    Most runs of a bench have the same record, or that of the other seeds of their setting: without this a table would hold each anew.
+    """
+    try:
+        text = as_json(content)
+    except ValueError:  # no JSON, such as NaN
+        return dict(content)
+    return dict(_known_record(text))
+
+
 def about_faults(content: object) -> list[str]:
     """What is wrong with what run.json records beside its run, a line each; empty where nothing is."""
+    try:
+        return list(_known_faults(as_json(content)))
+    except (TypeError, ValueError):  # no JSON, such as NaN: its faults are told by its place
+        return _faults(content)
+
+
+@lru_cache(MOST_RECORDS)
+def _known_record(text: str) -> Any:
+    return json.loads(text)
+
+
+@lru_cache(MOST_RECORDS)
+def _known_faults(text: str) -> tuple[str, ...]:
+    return tuple(_faults(json.loads(text)))
+
+
+def _faults(content: object) -> list[str]:
     try:
         _About.model_validate(content)
     except ValidationError as error:

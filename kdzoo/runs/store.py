@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from kdzoo.errors import InputError
 from kdzoo.files import cache_folder, read_text
-from kdzoo.runs.about import about_faults
+from kdzoo.runs.about import about_faults, shared_record
 from kdzoo.runs.atomic import read_json, set_aside, write_bytes, write_json
-from kdzoo.runs.canonical import canonical
+from kdzoo.runs.canonical import as_json, canonical, object_of
 from kdzoo.runs.failure import Failure, read_failure
 from kdzoo.runs.fence import Fence
 from kdzoo.runs.locks import file_lock
@@ -69,6 +69,8 @@ class RunFolder:
         file, fault = self.path / "run.json", None
         if file.exists():
             try:
+                if self._is_planned_as(run, about):
+                    return None
                 recorded = self._whole_plan()
                 if recorded.get("paths") == about.get("paths") or self.state() == "done":
                     return None
@@ -77,6 +79,16 @@ class RunFolder:
         self.check_claim()
         write_json(file, {"id": run.id, "run": canonical(run.model_dump(mode="json")), "about": about})
         return fault
+
+    def _is_planned_as(self, run: Run, about: Mapping[str, Any]) -> bool:
+        """Whether run.json says what it would if it were written now; raises InputError where it is missing or no JSON."""
+        content = read_json(self.path / "run.json")
+        if content.keys() != {"id", "run", "about"} or content["about"] != about:
+            return False
+        try:
+            return as_json(content["run"]) == object_of(run.parts)
+        except ValueError:  # NaN
+            return False
 
     def read_plan(self) -> tuple[Run, dict[str, Any]]:
         """The run and what is recorded beside it; raises InputError when run.json is missing or damaged."""
@@ -88,7 +100,7 @@ class RunFolder:
         file = self.path / "run.json"
         content = read_json(file)
         run, fields = read_run(content.get("run"), self.id, str(file))
-        return run, dict(content.get("about", {})), fields
+        return run, shared_record(content.get("about", {})), fields
 
     def _whole_plan(self) -> dict[str, Any]:
         """The record beside the run; raises InputError where run.json is missing, or no bench and no table could read it."""

@@ -7,6 +7,7 @@ joint batch, and DDP takes the mean of the gradients. Layers that draw, such as 
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +31,16 @@ class ProcessesBroken(KdzooError):
     """One of the processes that train together has failed, and with it all of them; the runs have their last checkpoints."""
 
 
-LOST = ("/gloo/", "NCCL")
-"""in the texts of errors that say that another process is gone: torch has no class of its own for gloo's"""
+OF_GLOO = re.compile(r"\[\S*/gloo/[\w/]+\.(cc|h):\d+\] ")
+"""how gloo's errors begin: with a place in its own source (GLOO_ERROR_MSG in its common/error.h); torch has no class for them"""
 
 
 def is_of_group(error: BaseException) -> bool:
-    """Whether an exception says that the processes no longer reach each other, which is no fault of a run's."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in LOST))
+    """Whether an exception says that the processes no longer reach each other, which is no fault of a run's.
+
+    Those of nccl and of the store are of torch's class; those of gloo are plain errors that begin with a place in gloo's source.
+    """
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and OF_GLOO.match(str(error)) is not None)
 
 
 @dataclass(frozen=True)

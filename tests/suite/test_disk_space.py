@@ -8,7 +8,10 @@ import pytest
 from test_training import planned, train
 
 from kdzoo.runs.options import ExecutionSpec
-from kdzoo.suite.run.disk_space import bytes_of_results, note_of_space
+from kdzoo.suite.plan.budget import search_rungs
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.sweep import plan
+from kdzoo.suite.run.disk_space import bytes_of_bench, bytes_of_results, note_of_space
 from kdzoo.suite.run.untrained import Untrained
 from kdzoo.training.located import Modules
 
@@ -48,11 +51,29 @@ def test_a_disk_without_the_space_is_told_before_the_start(tmp_path):
     try:
         made = planned(disk, methods="hinton", pairs="digits_teacher/mlp_300_300")
         untrained = Untrained(Modules())
-        note = note_of_space(made, made.students, ExecutionSpec().keep, untrained)
+        note = note_of_space(made, bytes_of_results(made.students, made, ExecutionSpec().keep, untrained), ExecutionSpec().keep)
         assert note is not None
         assert "the results will take about" in note
         assert str(made.folder) in note
-        assert note_of_space(made, made.students, (), untrained) is None
-        assert note_of_space(made, [], ExecutionSpec().keep, untrained) is None
+        assert note_of_space(made, bytes_of_results(made.students, made, (), untrained), ()) is None
+        assert note_of_space(made, 0, ExecutionSpec().keep) is None
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_the_checkpoints_of_runs_that_a_search_pauses_are_counted(place):
+    """The most that lies there at once are the results of the settings that come to whole runs, and a checkpoint of every other."""
+    words = {"data": "digits", "pairs": "digits", "recipe": "digits", "methods": "hinton", "temperatures": "1,2,3,4,5,6,7,8"}
+    config = bench_config({**words, "alphas": "0.5", "seeds": 1, "epochs": 9, "budget": 5, "keep": "student"}, None)
+    made, untrained = plan(config), Untrained(Modules())
+    whole = search_rungs(config, made.students)[-1].settings
+    assert 0 < whole < len(made.students)
+    to_the_end, paused = (bytes_of_results(made.students[:1], made, what, untrained) for what in (ALL[1:], ("checkpoint",)))
+    left = len(made.students) - whole
+    assert bytes_of_bench(config, made.students, made, untrained) == whole * to_the_end + left * paused
+    for number, planned_run in enumerate(made.students, start=1):
+        made.store.run(planned_run.run.id).pause(1, 9)
+        new = len(made.students) - number
+        assert bytes_of_bench(config, made.students, made, untrained) == whole * to_the_end + min(left, new) * paused, (
+            "its checkpoint is there"
+        )

@@ -6,14 +6,16 @@ import os
 import time
 
 import pytest
+import torch
 
+from kdzoo.models.identity import module_name
 from kdzoo.runs.events import StepsTaken
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here
-from kdzoo.suite.run.memory import MemoryNeeds, note_of_memory
+from kdzoo.suite.run.memory import MemoryNeeds, memory_notes
 from kdzoo.suite.run.prepare import available_memory, free_memory, prepare
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.training.located import Modules
@@ -90,12 +92,36 @@ def test_a_run_that_does_not_fit_is_told_before_the_start_and_others_are_not(mad
     untrained = Untrained(Modules())
     students = made.plan.students
     taken = max(needs_of(made).of_run(one) + needs_of(made).of_teacher(one) for one in students)
-    told = note_of_memory(made.plan, students, WorkerOptions(memory=taken // 4), 2, untrained)
-    assert told is not None
+    (told,) = memory_notes(made.plan, students, WorkerOptions(memory=taken // 4), 2, untrained)
     assert "digits_student with batches of" in told
     assert "for each of 2 processes" in told
-    assert note_of_memory(made.plan, students, WorkerOptions(memory=taken), 2, untrained) is None
-    assert note_of_memory(made.plan, [], WorkerOptions(memory=0), 2, untrained) is None
+    assert memory_notes(made.plan, students, WorkerOptions(memory=taken), 2, untrained) == ()
+    assert memory_notes(made.plan, [], WorkerOptions(memory=0), 2, untrained) == ()
+
+
+class NeverFour(torch.nn.Module):
+    """A network whose forward fails on four images where gradients are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 10)
+
+    def forward(self, images):
+        if torch.is_grad_enabled() and self.training and len(images) == 4:
+            raise ValueError("four are one too many")
+        return self.layer(images.flatten(1))
+
+
+def test_what_cannot_be_counted_is_told_and_counts_for_no_fit(place):
+    network = NeverFour()
+    name = module_name(network)
+    modules = Modules({name: network})
+    made = prepare(bench_config({**OPTIONS, "pairs": None, "teacher": "digits_teacher", "student": name}, None), modules)
+    (told,) = [note for note in made.plan.notes if "memory" in note]
+    assert told.startswith("how much memory its runs take is not known")
+    assert told.endswith(f"{name}: a batch of 2 or 4 images fails (four are one too many)")
+    with pytest.raises(ValueError, match="four are one too many"):
+        MemoryNeeds(made.plan, WorkerOptions(), Untrained(modules)).of_run(made.plan.students[0])
 
 
 def test_a_network_is_after_the_estimate_what_it_was_before(made):

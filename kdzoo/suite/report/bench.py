@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzoo.errors import InputError, collect_problems
+from kdzoo.garbage import uncollected
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.starts import LOOKED_FOR, is_bench
@@ -57,6 +58,7 @@ class BenchRecords:
         return tuple(note.replace(f"{self.folder}/", "") for note in self.notes)
 
 
+@uncollected()
 def read_bench(folder: Path) -> BenchRecords:
     """The records below a bench's folder. A damaged file becomes a note; it neither stops the table nor is touched.
 

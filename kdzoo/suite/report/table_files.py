@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from kdzoo.errors import InputError
+from kdzoo.garbage import uncollected
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.locks import file_lock
 from kdzoo.runs.store import Store
@@ -40,6 +41,7 @@ class BenchOutcome(Outcome):
     tables: Tables | None = None
 
 
+@uncollected()
 def write_tables(folder: Path) -> Tables:
     """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders.
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from kdzoo.data.split import Splits
 from kdzoo.models.network import Network
+from kdzoo.suite.plan.budget import search_rungs
+from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.teachers.disk import size_text
@@ -16,6 +18,10 @@ RECORDS_BYTES = 16 * 1024
 """what run.json, metrics.jsonl and result.json of a run take"""
 STATES = {"sgd": 1, "adam": 2, "adamw": 2}
 """how many numbers an optimiser keeps for each weight"""
+
+
+PAUSED_KEEP = ("checkpoint",)
+"""what a run keeps that a search within a budget has paused"""
 
 
 def bytes_of_results(students: Iterable[PlannedRun], plan: Plan, keep: tuple[str, ...], untrained: Untrained) -> int:
@@ -47,9 +53,20 @@ def _bytes_of(planned: PlannedRun, network: Network, outputs: int, splits: Split
     )
 
 
-def note_of_space(plan: Plan, missing: Iterable[PlannedRun], keep: tuple[str, ...], untrained: Untrained) -> str | None:
-    """A note where the disk has less space than the missing runs will take; None where it has enough."""
-    needed, free = bytes_of_results(missing, plan, keep, untrained), free_space(plan.folder)
+def bytes_of_bench(config: BenchConfig, missing: Iterable[PlannedRun], plan: Plan, untrained: Untrained) -> int:
+    """The most that the missing runs of a bench will take at once; of a search within a budget with the checkpoints of paused runs."""
+    missing, keep = tuple(missing), config.files_kept
+    if config.budget is None or not missing:
+        return bytes_of_results(missing, plan, keep, untrained)
+    whole = min(search_rungs(config, plan.students)[-1].settings * len(config.seeds), len(missing))
+    new = [planned for planned in missing if plan.store.run(planned.run.id).paused_after() is None]  # others have their checkpoints
+    paused = new[: len(missing) - whole]
+    return bytes_of_results(missing[:whole], plan, keep, untrained) + bytes_of_results(paused, plan, PAUSED_KEEP, untrained)
+
+
+def note_of_space(plan: Plan, needed: int, keep: tuple[str, ...]) -> str | None:
+    """A note where the disk has less space than the missing runs will take, in bytes; None where it has enough."""
+    free = free_space(plan.folder)
     if needed <= free:
         return None
     kept = " and ".join(keep) or "records"

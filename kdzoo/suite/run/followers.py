@@ -22,6 +22,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import Store as ProcessStore
+from torch.distributed.rendezvous import rendezvous
 
 from kdzoo.contract.joint import ProcessGroup
 from kdzoo.data.epoch import Shard
@@ -61,9 +64,28 @@ def join_processes(rank: int, count: int, rendezvous: Path, device: str) -> Proc
     return Processes(Shard(rank, count), control)
 
 
-def join_torchrun() -> None:
-    """Join the processes that torchrun has started; returns when all are there."""
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+def join_torchrun(on_cpu: bool) -> None:
+    """Join the processes that torchrun has started; returns when all are there. on_cpu: whether they were asked to train on the CPU.
+
+    Raises InputError, in all of them, where some see a GPU and others none: there are more processes than GPUs.
+    """
+    store, rank, count = next(rendezvous("env://"))
+    sees_gpu = torch.cuda.is_available() and not on_cpu
+    without = ranks_without_gpu(PrefixStore("kdzoo/gpus", store), rank, count, sees_gpu)
+    if without and len(without) < count:
+        raise InputError(
+            f"torchrun has started {count} processes, and those of rank {', '.join(map(str, without))} see no GPU: "
+            "start as many on a machine as it has GPUs (--nproc-per-node), or give --device cpu"
+        )
+    backend = "cpu:gloo,cuda:nccl" if sees_gpu else "gloo"
+    dist.init_process_group(backend, store=PrefixStore("kdzoo", store), rank=rank, world_size=count, timeout=PATIENCE)
+
+
+def ranks_without_gpu(store: ProcessStore, rank: int, count: int, sees_gpu: bool) -> list[int]:
+    """Which of `count` processes see no GPU, the same in all; returns when each of them has told the store what it sees."""
+    store.set_timeout(PATIENCE)
+    store.set(str(rank), str(int(sees_gpu)))
+    return [other for other in range(count) if store.get(str(other)) == b"0"]
 
 
 def of_torchrun() -> Processes:

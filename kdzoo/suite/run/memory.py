@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.run.disk_space import STATES
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.teachers.disk import size_text
-from kdzoo.text import number_of
+from kdzoo.text import number_of, one_line
 from kdzoo.training.cost import saved_bytes
 from kdzoo.training.located import LocatedRun
 from kdzoo.training.run_data import input_shape
@@ -36,16 +36,25 @@ class MemoryNeeds:
 
     def __init__(self, plan: Plan, options: WorkerOptions, untrained: Untrained) -> None:
         self._plan, self._options, self._untrained = plan, options, untrained
-        self._images: dict[tuple[str, str], int] = {}
+        self._images: dict[tuple[str, str], int | str] = {}
+
+    def unknown(self, runs: Iterable[PlannedRun]) -> list[str]:
+        """Of which students the memory cannot be counted, and why, a line each: none of their runs can be asked for."""
+        located = (bind(planned, self._plan) for planned in runs)
+        faults = {one.run.student.name: counted for one in located if isinstance(counted := self._count(one), str)}
+        return [f"{name}: {fault}" for name, fault in faults.items()]
 
     def of_run(self, planned: PlannedRun) -> int:
-        """The student's part of a run's memory."""
+        """The student's part of a run's memory; raises ValueError where that is unknown."""
         located = bind(planned, self._plan)
         network, _ = self._untrained.student(located)
         recipe = planned.run.recipe
         copies = 2 + STATES[recipe.optimizer] + (recipe.ema is not None)  # the weights, gradients, the optimiser's state, the average
         part = -(-recipe.batch_size // self._options.processes_per_run)
-        return copies * _bytes_of(network) + _passes(planned.run) * part * self._of_image(located, network)
+        of_image = self._count(located)
+        if isinstance(of_image, str):
+            raise ValueError(of_image)
+        return copies * _bytes_of(network) + _passes(planned.run) * part * of_image
 
     def of_teacher(self, planned: PlannedRun) -> int:
         """The weights of a run's teacher, which a cohort shares."""
@@ -63,17 +72,19 @@ class MemoryNeeds:
                 largest = max(largest, teacher + max(max(needs), min(sum(needs), self._options.memory)))
         return largest
 
-    def _of_image(self, located: LocatedRun, network: Network) -> int:
-        """What autograd saves of an image in a forward pass of the student."""
+    def _count(self, located: LocatedRun) -> int | str:
+        """What autograd saves of an image in a forward pass of a run's student, in bytes; why that cannot be counted."""
         key = str(located.run.student), str(located.run.recipe)
         if key not in self._images:
             dataset, _ = self._untrained.data(located)
+            network, _ = self._untrained.student(located)
             shape = input_shape(dataset, located.run.recipe)
             try:
                 small, large = (_saved(network, count, shape) for count in PROBED)
-            except Exception:  # what is wrong with it is told, with its traceback, when it is trained
-                small = large = 0
-            self._images[key] = int((large - small) / (PROBED[1] - PROBED[0]) * _width(located.run.recipe))
+            except Exception as error:  # what is wrong with it is told, with its traceback, when it is trained
+                self._images[key] = f"a batch of {PROBED[0]} or {PROBED[1]} images fails ({one_line(str(error)) or type(error).__name__})"
+            else:
+                self._images[key] = int((large - small) / (PROBED[1] - PROBED[0]) * _width(located.run.recipe))
         return self._images[key]
 
 
@@ -110,9 +121,20 @@ def free_for_process(options: WorkerOptions) -> int:
     return int(options.memory / COHORT_SHARE)
 
 
-def note_of_memory(plan: Plan, missing: Iterable[PlannedRun], options: WorkerOptions, processes: int, untrained: Untrained) -> str | None:
-    """A note where a run by itself needs more memory than a process has; None where every run fits."""
-    needs, free = MemoryNeeds(plan, options, untrained), free_for_process(options)
+def memory_notes(
+    plan: Plan, missing: Sequence[PlannedRun], options: WorkerOptions, processes: int, untrained: Untrained
+) -> tuple[str, ...]:
+    """Notes where a run by itself needs more memory than a process has, or where nobody knows what it needs; none where every run fits."""
+    needs = MemoryNeeds(plan, options, untrained)
+    if unknown := needs.unknown(missing):
+        return tuple(f"how much memory its runs take is not known, and not checked: {fault}" for fault in unknown)
+    note = _note_of_largest(needs, missing, options, processes)
+    return () if note is None else (note,)
+
+
+def _note_of_largest(needs: MemoryNeeds, missing: Iterable[PlannedRun], options: WorkerOptions, processes: int) -> str | None:
+    """A note on the run that needs most memory, where that is more than a process has."""
+    free = free_for_process(options)
     largest: tuple[int, PlannedRun] | None = None
     for planned in missing:
         needed = needs.of_run(planned) + needs.of_teacher(planned)

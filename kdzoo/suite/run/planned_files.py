@@ -9,6 +9,7 @@ from pathlib import Path
 from kdzoo.contract.code_version import files_beside
 from kdzoo.data.known import DATA
 from kdzoo.data.sources import data_files
+from kdzoo.garbage import uncollected
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.doses import keep_doses, reused_doses
@@ -17,6 +18,7 @@ from kdzoo.suite.plan.starts import Start, keep_start
 from kdzoo.suite.run.prepare import Prepared
 
 
+@uncollected()
 def write_plan(plan: Plan) -> list[str]:
     """Write run.json of every planned run, and of the teachers that have to be trained; what was wrong with those there."""
     faults = [plan.store.run(planned.run.id).plan(planned.run, planned.about) for planned in plan.students]

@@ -14,6 +14,7 @@ import torch
 from kdzoo.contract.plugins import load_plugins
 from kdzoo.errors import InputError, collect_problems, raise_if_any
 from kdzoo.files import read_text
+from kdzoo.garbage import uncollected
 from kdzoo.models.placement import why_slow
 from kdzoo.runs.options import ALL, ELSEWHERE, WorkerOptions
 from kdzoo.runs.store import State
@@ -24,9 +25,9 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import ConfigError, bench_config
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.sweep import plan as make_plan
-from kdzoo.suite.run.disk_space import note_of_space
+from kdzoo.suite.run.disk_space import bytes_of_bench, note_of_space
 from kdzoo.suite.run.launchers.gpus import visible_gpus
-from kdzoo.suite.run.memory import COHORT_SHARE, note_of_memory
+from kdzoo.suite.run.memory import COHORT_SHARE, memory_notes
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.sharing import problems_of_sharing
 from kdzoo.suite.run.torchrun import NAME as TORCHRUN
@@ -52,6 +53,7 @@ class Prepared:
     checked: frozenset[str] = frozenset()
 
 
+@uncollected()
 def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     """Plan a bench and check all that can be checked before the first step, but for folders; writes nothing. Raises InputError."""
     load_plugins(config.plugin)
@@ -75,7 +77,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
             untrained = Untrained(modules or Modules(), config.image_cache)
             notes = preflight(plan, untrained, tried_on, config.check, config.processes_per_run)
             missing = [planned for planned in plan.students if states[planned.run.id] != "done"]
-            short = note_of_space(plan, missing, config.files_kept, untrained)
+            short = note_of_space(plan, bytes_of_bench(config, missing, plan, untrained), config.files_kept)
             slow = why_slow((planned.run.recipe.precision for planned in plan.students), torch.device(device or "cpu"))
             plan = replace(plan, notes=(*plan.notes, *notes, *filter(None, (slow, short))))
     if problems or plan is None or device is None:
@@ -83,8 +85,8 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     prepared = schedule(config, plan, device, asdict(settings) if settings else None, states)
     if untrained is None or is_elsewhere(config):  # nothing is left to train, or machines train it whose memory is not known here
         return prepared
-    note = note_of_memory(plan, missing, prepared.options, prepared.jobs, untrained)
-    return replace(prepared, plan=replace(plan, notes=(*plan.notes, note))) if note is not None else prepared
+    notes_of_memory = memory_notes(plan, missing, prepared.options, prepared.jobs, untrained)
+    return replace(prepared, plan=replace(plan, notes=(*plan.notes, *notes_of_memory)))
 
 
 def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any] | None, states: Mapping[str, State]) -> Prepared:

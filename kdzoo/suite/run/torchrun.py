@@ -22,7 +22,16 @@ NAME = "torchrun"
 
 def asks_for_torchrun(words: Sequence[str]) -> bool:
     """Whether a command line has `--launcher torchrun`: only then do processes wait for each other."""
-    return f"--launcher={NAME}" in words or any(pair == ("--launcher", NAME) for pair in itertools.pairwise(words))
+    return _has(words, "--launcher", NAME)
+
+
+def asks_for_cpu(words: Sequence[str]) -> bool:
+    """Whether a command line has `--device cpu`: its processes then need no GPUs."""
+    return _has(words, "--device", "cpu")
+
+
+def _has(words: Sequence[str], option: str, value: str) -> bool:
+    return f"{option}={value}" in words or any(pair == (option, value) for pair in itertools.pairwise(words))
 
 
 def torchrun_process(environment: Mapping[str, str]) -> TorchrunProcess | None:
