@@ -9,7 +9,7 @@ from kdzoo.cli import complete
 from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import run_folder
-from kdzoo.cli.options import DataRoot, JsonOnly, MovedData, Plugins, ResultsFolder
+from kdzoo.cli.options import DataRoot, JsonOnly, MovedData, MovedTransferData, Plugins, ResultsFolder
 from kdzoo.cli.output import print_json, print_text
 from kdzoo.cli.table import Format, print_rows
 from kdzoo.errors import InputError
@@ -26,6 +26,7 @@ def evaluate(
     run: Annotated[str, argument("A run's folder, its run.json, or its id.", metavar="RUN", names_of=complete.runs)],
     data: MovedData = None,
     data_root: DataRoot = None,
+    transfer_data: MovedTransferData = None,
     results: ResultsFolder = Path("results"),
     plugin: Plugins = None,
     as_json: JsonOnly = False,
@@ -45,9 +46,9 @@ def evaluate(
         raise InputError(f"{folder.student}: no such file; the weights of this run were not kept (--keep student)")
     recorded_threads = int(folder.result()["environment"]["threads"])
     options = {**execution, "threads": execution["threads"] or recorded_threads, "plugin": plugin}
-    from kdzoo.training.located import LocatedRun
+    from kdzoo.training.located import LocatedRun, moved_to
 
-    measured = _measured(LocatedRun.read(folder).moved(data, data_root), bench_config(read_options(options), None))
+    measured = _measured(LocatedRun.read(folder).moved(moved_to(data, data_root, transfer_data)), bench_config(read_options(options), None))
     names = task_named(folder.read_plan()[0].data.task).own_names
     rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in names if recorded.get(name) is not None]
     same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)

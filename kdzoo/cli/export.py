@@ -10,7 +10,7 @@ from kdzoo.cli import complete
 from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.declare import argument, option
 from kdzoo.cli.lookup import run_folder
-from kdzoo.cli.options import DataRoot, MovedData, Plugins, ResultsFolder
+from kdzoo.cli.options import DataRoot, MovedData, MovedTransferData, Plugins, ResultsFolder
 from kdzoo.cli.output import print_text
 from kdzoo.runs.options import RESULTS
 from kdzoo.suite.plan.layers import bench_config
@@ -63,6 +63,7 @@ def export(
     int8: Int8Option = None,
     data: MovedData = None,
     data_root: DataRoot = None,
+    transfer_data: MovedTransferData = None,
     results: ResultsFolder = Path("results"),
     plugin: Plugins = None,
     **execution: Any,
@@ -80,13 +81,13 @@ def export(
     from kdzoo.contract.plugins import load_plugins
     from kdzoo.suite.export.export import delivered_run
     from kdzoo.suite.export.export import export as export_run
-    from kdzoo.training.located import LocatedRun
+    from kdzoo.training.located import LocatedRun, moved_to
 
     config = bench_config(read_options({**execution, "plugin": plugin}), None)
     load_plugins(config.plugin)
     folder = delivered_run(Path(run)) or run_folder(run, results)
     exported = export_run(
-        LocatedRun.read(folder).moved(data, data_root),
+        LocatedRun.read(folder).moved(moved_to(data, data_root, transfer_data)),
         output_format.value,
         out,
         pixels=pixels,

@@ -16,6 +16,15 @@ MovedData = Annotated[
     str | None,
     option("--data", text="Where the run's images are now, if they have moved.", default="where they were", metavar="folder:PATH"),
 ]
+MovedTransferData = Annotated[
+    str | None,
+    option(
+        "--transfer-data",
+        text="Where the unlabelled images that it is taught on are now, if they have moved.",
+        default="where they were",
+        metavar="folder:PATH",
+    ),
+]
 Plugins = Annotated[list[str] | None, option_for("plugin")]
 Config = Annotated[
     Path | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from torch import nn
 
 from kdzoo.contract.build_objective import terms_of
 from kdzoo.contract.objective import Term
+from kdzoo.data.known import absolute
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder
 
@@ -28,15 +30,21 @@ class LocatedRun:
         run, about = folder.read_plan()
         return LocatedRun(run, folder, about.get("paths", {}))
 
-    def moved(self, data: str | None, data_root: str | None) -> LocatedRun:
-        """The same run with its data somewhere else, where that is given: their content is compared when they are read."""
-        places = {"data": data, "data_root": data_root}
-        return replace(self, paths={**self.paths, **{name: place for name, place in places.items() if place is not None}})
+    def moved(self, places: Mapping[str, str]) -> LocatedRun:
+        """The same run with its data somewhere else (`moved_to`): their content is compared when they are read."""
+        return replace(self, paths={**self.paths, **places})
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
         """The methods of the run, which all its objectives share; raises InputError for one that is unknown or of another version."""
         return terms_of(self.run.objective)
+
+
+def moved_to(data: str | None, data_root: str | None, transfer_data: str | None) -> dict[str, str]:
+    """Where a run's data lie now, as its paths have it, so that it is found from any working folder; what is None has not moved."""
+    images = {"data": data, "transfer_data": transfer_data}
+    places = {name: absolute(request) for name, request in images.items() if request is not None}
+    return {**places, **({} if data_root is None else {"data_root": os.path.abspath(os.path.expanduser(data_root))})}
 
 
 WeightFiles = str | list[str | None] | None

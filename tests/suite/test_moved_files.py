@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
+from PIL import Image
 
-import kdzoo  # noqa: F401  names its networks to timm
 from kdzoo.runs.events import Event, TrainingBegun
-from kdzoo.runs.store import RunFolder
+from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.run.bench import refit_plan, run
 from kdzoo.suite.run.launchers.here import Here
@@ -65,3 +66,30 @@ def test_a_failed_run_is_trained_again_with_a_teacher_that_moved_and_a_done_one_
 
 def teacher_file(folder: RunFolder) -> str:
     return folder.read_plan()[1]["paths"]["teacher"]
+
+
+def test_kdzoo_run_finds_images_and_unlabelled_images_that_moved(place, kdzoo):
+    """A run that failed is trained again where its data lie now, and the record says where that is; other images are refused."""
+    random = np.random.default_rng(0)
+    for name in ("photos", "others"):
+        for number in range(40):
+            file = place / name / ("dark", "bright")[number % 2] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 128, (8, 8, 3)).astype(np.uint8) + 127 * (number % 2)).save(file)
+    words = "--pairs resnet20/resnet8 --recipe digits --epochs 1 --threads 1 --seeds 1 --methods hinton --allow-chance-teacher --no-refit"
+    made = kdzoo("bench", "--data", "folder:photos", "--transfer-data", "folder:others", "--name", "b", *words.split())
+    assert made.status == 0, made.err
+    (taught,) = (run for run in map(Store(place / "results" / "b").run, Store(place / "results" / "b").ids()) if "hinton" in run.id)
+    before = taught.test_metrics()
+    taught.reset()
+    (place / "photos").rename(place / "moved")
+    (place / "others").rename(place / "moved others")
+
+    assert "no such folder" in kdzoo("run", taught.path).err
+    assert "has changed" in kdzoo("run", taught.path, "--data", "folder:moved", "--transfer-data", "folder:moved").err
+    again = kdzoo("run", taught.path, "--data", "folder:moved", "--transfer-data", "folder:moved others")
+    assert again.status == 0, again.err
+    assert taught.test_metrics() == before
+    paths = taught.read_plan()[1]["paths"]
+    assert paths["data"] == f"folder:{place / 'moved'}"
+    assert paths["transfer_data"] == f"folder:{place / 'moved others'}"
