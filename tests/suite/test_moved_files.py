@@ -76,7 +76,8 @@ def test_kdzoo_run_finds_images_and_unlabelled_images_that_moved(place, kdzoo):
             file = place / name / ("dark", "bright")[number % 2] / f"{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(random.integers(0, 128, (8, 8, 3)).astype(np.uint8) + 127 * (number % 2)).save(file)
-    words = "--pairs resnet20/resnet8 --recipe digits --epochs 1 --threads 1 --seeds 1 --methods hinton --allow-chance-teacher --no-refit"
+    words = "--pairs resnet14/resnet8 --recipe digits --set recipe.augment.size=16 --epochs 1 --threads 1 --seeds 1 --methods hinton"
+    words += " --allow-chance-teacher --no-refit"
     made = kdzoo("bench", "--data", "folder:photos", "--transfer-data", "folder:others", "--name", "b", *words.split())
     assert made.status == 0, made.err
     (taught,) = (run for run in map(Store(place / "results" / "b").run, Store(place / "results" / "b").ids()) if "hinton" in run.id)

@@ -202,7 +202,8 @@ def test_the_faults_of_a_race_are_told_all_at_once(tmp_path):
         read_study(study_of(tmp_path, stages=[stages[1], stages[6]], measures=measures))
     for changes, fault in [
         ({"bestt": 1}, "stages.0.race.bestt: unknown"),
-        ({"best": 0, "widest": 0}, "expected best or widest to be at least 1"),
+        ({"best": 0, "widest": 0, "control_seeds": None}, "expected best or widest to be at least 1"),
+        ({"best": 0, "widest": 0}, "stages.final.race: earlier stage: unknown 'table'"),  # of a study that is a race alone
         ({"control_seeds": 4}, r"control_seeds: expected at least as many as seeds \(5\), got 4"),
         ({"against": "at"}, "'hinton'"),
     ]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -19,10 +19,12 @@ def read_study(file: Path) -> Study:
     try:
         study = parse(Study, read_yaml(file), "")
     except InputError as error:
-        raise InputError(*[f"study {file.stem}: {problem}" for problem in error.problems]) from error
+        raise _refusal(file, error.problems) from error
     problems = [*wrong_stages(study), *wrong_races(study)]
     if problems and any(stage.race is not None for stage in study.stages):  # what else is wrong is told of the other stages
         study = study.model_copy(update={"stages": tuple(stage for stage in study.stages if stage.race is None)})
+    if not study.stages:
+        raise _refusal(file, problems)
     problems += [*wrong_seeds(study), *wrong_measures(study), *wrong_surfaces(study), *wrong_order(study)]
     for stage in study.benches:
         with collect_problems(problems):
@@ -34,8 +36,12 @@ def read_study(file: Path) -> Study:
             if not study._of_table(table):
                 problems.append(f"published: stage {table.stage} trains no pair and method of {table.table}")
     if problems:
-        raise InputError(*[f"study {file.stem}: {problem}" for problem in dict.fromkeys(problems)])
+        raise _refusal(file, problems)
     return study
+
+
+def _refusal(file: Path, problems: Iterable[str]) -> InputError:
+    return InputError(*[f"study {file.stem}: {problem}" for problem in dict.fromkeys(problems)])
 
 
 @cache
