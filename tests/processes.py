@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from warm_python import SEED, WarmPopen
 
@@ -57,25 +57,31 @@ def left_of(running: Callable[[], list[int]]) -> list[int]:
 
 def running_in(group: int) -> list[int]:
     """The processes of a group now."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
-                if int(rest.split()[2]) == group and name != SEED and not is_ended(entry):
-                    found.append(int(entry.name))
-    return found
+    return [one.pid for one in _running() if one.group == group and one.command != SEED]
 
 
 def children(name: str) -> list[int]:
     """The processes that this one started and whose command has a word in its name."""
+    return [one.pid for one in _running() if one.parent == os.getpid() and name in one.command]
+
+
+class _Process(NamedTuple):
+    pid: int
+    command: str
+    parent: int
+    group: int
+
+
+def _running() -> list[_Process]:
+    """Every process that has not ended."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 command, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
-                if int(rest.split()[1]) == os.getpid() and name in command and not is_ended(entry):
-                    found.append(int(entry.name))
+                _state, parent, group = rest.split()[:3]
+                if not is_ended(entry):
+                    found.append(_Process(int(entry.name), command, int(parent), int(group)))
     return found
 
 
