@@ -17,12 +17,11 @@ from itertools import combinations
 from pathlib import Path
 from statistics import mean
 
-from scipy.stats import spearmanr
-
 from kdzoo.suite.advice.rule import recommend
 from kdzoo.suite.advice.trials import FILE, Trial, as_csv, trials_of
 from kdzoo.suite.plan.config import KD
 from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.orders import rank_correlation
 from kdzoo.text import number_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,10 +90,9 @@ def carried_over(trials: Sequence[Trial]) -> list[tuple[tuple[str, str, str], tu
     found = []
     for one, other in combinations(dict.fromkeys(trial.table for trial in trials), 2):
         gains = [{trial.method: trial.gain for trial in trials if trial.table == table and trial.method != KD} for table in (one, other)]
-        both = sorted(gains[0].keys() & gains[1].keys())
-        if one[1] != other[1] and len(both) > FEWEST:
-            correlation = spearmanr([gains[0][name] for name in both], [gains[1][name] for name in both])
-            found.append((one, other, len(both), float(correlation.statistic), float(correlation.pvalue)))
+        if one[1] != other[1] and len(gains[0].keys() & gains[1].keys()) > FEWEST:
+            correlation = rank_correlation(*gains)
+            found.append((one, other, correlation.methods, correlation.value, correlation.p))
     return found
 
 

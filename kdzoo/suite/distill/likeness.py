@@ -66,7 +66,7 @@ class Likeness:
 
 def measure_likeness(prepared: Prepared, backbone: Backbone, method: str, notes: tuple[str, ...]) -> Likeness:
     """How alike teacher and student are on the test images, at the end and as the student started."""
-    located, student, standing = backbone.located, backbone.student, backbone.best
+    located, student, best = backbone.located, backbone.student, backbone.best
     dataset, test, task = student.dataset, backbone.splits.test, backbone.splits.task
     spec, recipe, device = located.run.teacher, located.run.recipe, torch.device(prepared.options.device)
     assert spec is not None
@@ -91,8 +91,8 @@ def measure_likeness(prepared: Prepared, backbone: Backbone, method: str, notes:
         student_parameters=network_cost(student.body, shape).parameters,
         teacher_parameters=network_cost(teacher.cpu(), shape).parameters,
         width=end.shape[1],
-        epoch=standing.epoch,
-        trained_epochs=standing.trained_epochs,
+        epoch=best.epoch,
+        trained_epochs=best.trained_epochs,
         planned_epochs=recipe.epochs,
         notes=(*(f"data: {note}" for note in dataset.notes), *notes),
     )
