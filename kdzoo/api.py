@@ -145,30 +145,30 @@ def bench(
         "wandb": wandb,
         "plugin": plugin,
     }
-    given = {key: _plain(value) for key, value in asked_for.items() if value is not None}
-    modules = _modules(given)
-    words = given if execution is None else {**given, "execution": execution}
+    keywords = {key: _plain(value) for key, value in asked_for.items() if value is not None}
+    modules = _modules(keywords)
+    words = keywords if execution is None else {**keywords, "execution": execution}
     command = f"kdzoo.bench({', '.join(f'{key}={value!r}' for key, value in words.items())})"
-    given |= execution.explicit() if execution is not None else {}
+    keywords |= execution.explicit() if execution is not None else {}
     if modules.by_name:  # trained in this process, whose threads are the caller's to say
-        given.setdefault("threads", torch.get_num_threads())
+        keywords.setdefault("threads", torch.get_num_threads())
     file = Path(config) if config else None
-    refuse_published(given, file)
-    asked = configure(quick_options(given, file) if quick else given, file, modules)
-    if asked.searches is not None:
-        outcomes = [_train(one, modules, retry_failed, command) for one in plan_searches(asked)]
-        write_searches(Path(asked.results) / asked.name)
+    refuse_published(keywords, file)
+    bench_config = configure(quick_options(keywords, file) if quick else keywords, file, modules)
+    if bench_config.searches is not None:
+        outcomes = [_train(one, modules, retry_failed, command) for one in plan_searches(bench_config)]
+        write_searches(Path(bench_config.results) / bench_config.name)
         return _result(*outcomes[-1])
-    folder, outcome = _train(asked, modules, retry_failed, command)
+    folder, outcome = _train(bench_config, modules, retry_failed, command)
     return _result(folder, outcome)
 
 
-def _train(asked: BenchConfig, modules: Modules, retry_failed: bool, command: str, race: Race | None = None) -> tuple[Path, Outcome]:
+def _train(config: BenchConfig, modules: Modules, retry_failed: bool, command: str, race: Race | None = None) -> tuple[Path, Outcome]:
     """Train what is missing of a bench, or of the seeds that a race adds, with its display; the folder and what became of its runs."""
-    prepared = prepare(asked, modules)
-    here = bool(modules.by_name) or not _known_to_workers(asked, prepared.plan)
-    setup = LauncherSetup.of_bench(asked, modules)
-    with open_display(Console()) as display, create_launcher(setup, "here" if here else asked.launcher) as launcher:
+    prepared = prepare(config, modules)
+    here = bool(modules.by_name) or not _known_to_workers(config, prepared.plan)
+    setup = LauncherSetup.of_bench(config, modules)
+    with open_display(Console()) as display, create_launcher(setup, "here" if here else config.launcher) as launcher:
         if race is not None:
             outcome = suite.run_race(prepared, race, launcher, display.handle, retry_failed=retry_failed, command=command)
         else:
@@ -227,22 +227,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _modules(given: dict[str, Any]) -> Modules:
+def _modules(keywords: dict[str, Any]) -> Modules:
     """Take the modules out of `given`, and put their names there."""
-    found: dict[str, nn.Module] = {}
+    modules: dict[str, nn.Module] = {}
     for role in ("teacher", "student"):
-        module = given.get(role)
+        module = keywords.get(role)
         if isinstance(module, nn.Module):
-            given[role] = module_name(module)
-            found[given[role]] = module
-    return Modules(found)
+            keywords[role] = module_name(module)
+            modules[keywords[role]] = module
+    return Modules(modules)
 
 
-def _known_to_workers(config: BenchConfig, made: Plan) -> bool:
+def _known_to_workers(config: BenchConfig, plan: Plan) -> bool:
     """Whether a worker process finds all that a bench names: in kdzoo, an installed package, or one of its plugin files."""
     files = {str(Path(file).resolve()) for file in config.plugin}
     homes = {REGISTRY.plugin_of(name) for text in config.methods for name in parse_request(text).terms}
-    homes |= {names.plugin_with(one.name) for planned in (*made.students, *made.teachers.values()) for one in _networks(planned)}
+    homes |= {names.plugin_with(one.name) for planned in (*plan.students, *plan.teachers.values()) for one in _networks(planned)}
     homes |= {DATA.plugin_of(name) for name in (config.data, config.transfer_data) if name is not None}
     return homes <= {None, *files}
 

@@ -72,8 +72,8 @@ def add_clause(text: str, clause: str) -> str:
 def unknown(what: str, name: str, known: Iterable[str], *, show: int = 12) -> str:
     """One sentence about an unknown name: what it was meant to be, the nearest name, and what exists."""
     names = sorted(known)
-    listed = ", ".join(names[:show]) + (f", ... ({len(names)} in all)" if len(names) > show else "")
-    return add_clause(f"{what}: unknown {name!r}{did_you_mean(name, names)}", f"known: {listed}" if names else "")
+    text = ", ".join(names[:show]) + (f", ... ({len(names)} in all)" if len(names) > show else "")
+    return add_clause(f"{what}: unknown {name!r}{did_you_mean(name, names)}", f"known: {text}" if names else "")
 
 
 def problems_of(error: ValidationError, where: str = "", known: Iterable[str] = ()) -> list[str]:
@@ -105,5 +105,5 @@ def _sentence(fault: ErrorDetails, where: str, known: list[str]) -> str:
     if kind == "value_error":
         return f"{place}: {context['error']}" if place else str(context["error"])
     near = did_you_mean(str(got), re.findall(r"'([^']*)'", context["expected"])) if kind == "literal_error" else ""
-    said = re.sub("^Input should be ", "expected ", fault["msg"])
-    return f"{place}: {said[0].lower()}{said[1:]}, got {got!r}{near}"
+    words = re.sub("^Input should be ", "expected ", fault["msg"])
+    return f"{place}: {words[0].lower()}{words[1:]}, got {got!r}{near}"

@@ -19,15 +19,15 @@ LARGEST_RECORD = 1 << 28
 
 def cache_folder() -> Path:
     """Where teachers, decoded images and downloaded data are kept: KDZOO_CACHE, else `kdzoo` in the user's cache folder."""
-    named = os.environ.get("KDZOO_CACHE")
-    return Path(named) if named else user_cache() / "kdzoo"
+    folder = os.environ.get("KDZOO_CACHE")
+    return Path(folder) if folder else user_cache() / "kdzoo"
 
 
 def user_cache() -> Path:
     """The user's folder for caches: XDG_CACHE_HOME, else `.cache` in the home folder; raises InputError where there is none."""
-    named = os.environ.get("XDG_CACHE_HOME")
+    folder = os.environ.get("XDG_CACHE_HOME")
     try:
-        return Path(named) if named else Path.home() / ".cache"
+        return Path(folder) if folder else Path.home() / ".cache"
     except RuntimeError:
         raise InputError("cache: this user has no home folder; set KDZOO_CACHE to a folder that can be written") from None
 

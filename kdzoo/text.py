@@ -79,13 +79,13 @@ def columns_that_fit(widths: Mapping[str, int], room: int, *, gap: int) -> list[
 
     gap: characters between two columns.
     """
-    shown: list[str] = []
-    used = -gap
+    fitting: list[str] = []
+    width_so_far = -gap
     for name, width in widths.items():
-        if not shown or used + gap + width <= room:
-            shown.append(name)
-            used += gap + width
-    return shown
+        if not fitting or width_so_far + gap + width <= room:
+            fitting.append(name)
+            width_so_far += gap + width
+    return fitting
 
 
 def csv_text(text: str) -> str:

@@ -96,8 +96,8 @@ def train_searches(config: BenchConfig, *, command: str, retry_failed: bool, dry
     from kdzoo.suite.report.searches import write_searches
     from kdzoo.suite.report.terminal import sections_view
 
-    shown = write_searches(folder)
-    console().print(sections_view([(f"{config.name}: {number_of(config.searches or 1, 'search', 'searches')}", shown)], console().width))
+    table = write_searches(folder)
+    console().print(sections_view([(f"{config.name}: {number_of(config.searches or 1, 'search', 'searches')}", table)], console().width))
     first = shlex.join(["kdzoo", "leaderboard", str(folder / "search-1")])
     print_lines([f"searches: {folder / 'searches.md'}, with searches.csv beside it; each is a bench: {first}"])
     return failed

@@ -48,8 +48,8 @@ def takes_options(*names: str, before: str | None = None, **defaults: str) -> Ca
         own = [one.replace(annotation=hints[one.name]) for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD]
         place = [one.name for one in own].index(before) if before else len(own)
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        added = [inspect.Parameter(name, kind, default=None, annotation=annotation_for(name, defaults.get(name))) for name in names]
-        command.__signature__ = inspect.Signature([*own[:place], *added, *own[place:]])  # type: ignore[attr-defined]
+        options = [inspect.Parameter(name, kind, default=None, annotation=annotation_for(name, defaults.get(name))) for name in names]
+        command.__signature__ = inspect.Signature([*own[:place], *options, *own[place:]])  # type: ignore[attr-defined]
         return command
 
     return add_options

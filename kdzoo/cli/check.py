@@ -59,8 +59,8 @@ def _checked(name: str) -> int:
             words = f": {finding.words}" if finding.words else ""
             print_text(f"  {finding.verdict:14}  {finding.check}{words}")
     for cause, headings in _by_cause(findings).items():
-        named = f": {'; '.join(headings)}" if len(headings) <= NAMED else ""
-        text = f"{number_of(len(headings), 'check')} that would only repeat the fault of `{cause}`{named}"
+        which = f": {'; '.join(headings)}" if len(headings) <= NAMED else ""
+        text = f"{number_of(len(headings), 'check')} that would only repeat the fault of `{cause}`{which}"
         print_text(f"  {Verdict.skipped:14}  {text}")
     warnings: dict[str, str] = {}
     for place, text in (pair for finding in findings for pair in finding.warnings):

@@ -37,22 +37,22 @@ def of(*names: str) -> Names:
 
 def methods(results: Path, word: str) -> list[str]:
     """Methods; also after a comma, and after the + or * of a sum."""
-    done, used = _done(word, r"[,+*]")
+    done, names_before = _done(word, r"[,+*]")
     names = {"none", *(file.stem for file in METHODS.glob("[!_]*.py"))}
-    return [done + name for name in sorted(names - used)]
+    return [done + name for name in sorted(names - names_before)]
 
 
 def pairs(results: Path, word: str) -> list[str]:
     """Named pairs, and TEACHER/STUDENT of any two networks; also after a comma."""
     from kdzoo.models.pairs import PAIRS
 
-    done, used = _done(word, ",")
-    named = sorted(set(PAIRS) - used)
+    done, names_before = _done(word, ",")
+    names = sorted(set(PAIRS) - names_before)
     teacher, slash, student = word.removeprefix(done).partition("/")
     if slash:
         others = [f"{teacher}/{name}" for name in _networks(student)]
-        return [done + name for name in dict.fromkeys([*named, *others])]
-    begun = [name for name in named if name.startswith(teacher)]
+        return [done + name for name in dict.fromkeys([*names, *others])]
+    begun = [name for name in names if name.startswith(teacher)]
     return [done + name for name in begun] or [f"{done}{name}/" for name in _networks(teacher)]
 
 
@@ -130,8 +130,8 @@ def benches_or_runs(results: Path, word: str) -> list[str]:
 
 def kept(results: Path, word: str) -> list[str]:
     """What may stay of a finished run; also after a comma."""
-    done, used = _done(word, ",")
-    return [done + name for name in ("predictions", "student", "checkpoint") if name not in used]
+    done, names_before = _done(word, ",")
+    return [done + name for name in ("predictions", "student", "checkpoint") if name not in names_before]
 
 
 def _done(word: str, separator: str) -> tuple[str, set[str]]:

@@ -63,7 +63,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         if (state := states[planned.run.id]) in states_left and (planned.run.id in left or state == "failed")
     ]
     teachers = [planned.run for planned in plan.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
-    described = data_lines(plan.data, data_command(prepared.config))
+    about_data = data_lines(plan.data, data_command(prepared.config))
     cohorts = [job for job in make_jobs(open_runs, plan, options, prepared.jobs) if job.kind == "students"]
     counts = Counter(states.values())
     behind = counts["paused"] - sum(states[planned.run.id] == "paused" for planned in open_runs)
@@ -75,7 +75,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         *((("seeds", ", ".join(map(str, sorted({planned.run.seed for planned in plan.students})))),) if plan.students else ()),
         *recipe_lines(prepared),
         ("networks", ", ".join(dict.fromkeys(str(planned.about["pair"]) for planned in plan.students))),
-        *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(described)),
+        *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(about_data)),
         ("grid points", f"{plan.grid_size}: methods x settings x pairs x seeds, with the controls"),
         *(("", f"{number} of them are duplicates: {reason}") for reason, number in plan.duplicates.items()),
         ("distinct runs", f"{len(plan.students)}: {counts['done']} done{paused}, {len(open_runs)} left{failed}"),
@@ -150,8 +150,8 @@ def setting_lines(students: Iterable[PlannedRun]) -> list[tuple[str, str]]:
         if planned.provisional:  # its weight is a stand-in until the ratio is measured
             text = re.sub(r"weight \S+ \((dose \S+)\)", r"\1", text)
         settings.setdefault(planned.run.objective.label, {})[text] = None
-    declared = [label_words(label) for label, texts in settings.items() if list(texts) == [""]]
-    lines = [", ".join(declared) + (" (published weight)" if declared != [label_words(NONE)] else "")] if declared else []
+    at_published = [label_words(label) for label, texts in settings.items() if list(texts) == [""]]
+    lines = [", ".join(at_published) + (" (published weight)" if at_published != [label_words(NONE)] else "")] if at_published else []
     lines += [
         f"{label}: {', '.join(text or 'published weight' for text in texts)}" for label, texts in settings.items() if list(texts) != [""]
     ]

@@ -41,21 +41,21 @@ def evaluate(
       kdzoo evaluate results/digits/runs/hinton-0123456789ab
     """
     folder = run_folder(run, results)
-    recorded = folder.test_metrics()
+    earlier = folder.test_metrics()
     if not folder.student.is_file():
         raise InputError(f"{folder.student}: no such file; the weights of this run were not kept (--keep student)")
     recorded_threads = int(folder.result()["environment"]["threads"])
     options = {**execution, "threads": execution["threads"] or recorded_threads, "plugin": plugin}
     from kdzoo.training.located import LocatedRun, moved_to
 
-    measured = _measured(LocatedRun.read(folder).moved(moved_to(data, data_root, transfer_data)), bench_config(read_options(options), None))
+    now = _measured(LocatedRun.read(folder).moved(moved_to(data, data_root, transfer_data)), bench_config(read_options(options), None))
     names = task_named(folder.read_plan()[0].data.task).own_names
-    rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in names if recorded.get(name) is not None]
+    rows = [{"metric": name, "recorded": earlier[name], "measured": now[name]} for name in names if earlier.get(name) is not None]
     same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)
     if as_json:
-        print_json({"id": folder.id, "n": measured["n"], "metrics": rows, "same": same})
+        print_json({"id": folder.id, "n": now["n"], "metrics": rows, "same": same})
         return 0 if same else 1
-    print_rows(rows, Format.table, title=f"{folder.id}, {measured['n']} test images")
+    print_rows(rows, Format.table, title=f"{folder.id}, {now['n']} test images")
     print_text("as recorded" if same else f"differs from {folder.path / 'result.json'}")
     return 0 if same else 1
 

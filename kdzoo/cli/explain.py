@@ -213,8 +213,8 @@ def _values_of(recipe: str, protocol: RecipeFile, terms: Iterable[str], pair: st
         if published is None or not of_pairs:
             lines.append(f"  {recipe} has no values of its own for {term}{f' on {pair}' if pair else ''}")
             continue
-        listed = ", ".join(f"{name} ({_in_words(values)})" for name, values in of_pairs.items())
-        lines.append(f"  {recipe} has values of its own for {term} on {listed}, from {published.source}")
+        text = ", ".join(f"{name} ({_in_words(values)})" for name, values in of_pairs.items())
+        lines.append(f"  {recipe} has values of its own for {term} on {text}, from {published.source}")
     return lines
 
 

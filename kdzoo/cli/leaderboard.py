@@ -107,9 +107,9 @@ def print_leaderboard(
         case TableFormat.md:
             print(as_markdown(bench, board, columns or ALL_COLUMNS), end="")
         case TableFormat.latex:
-            for title, shown in sections(bench, board):
+            for title, frame in sections(bench, board):
                 print(f"% {one_line(title)}")
-                print(render(selected(shown, columns or ALL_COLUMNS, bench.task.headline), output_format, bench.task), end="\n\n")
+                print(render(selected(frame, columns or ALL_COLUMNS, bench.task.headline), output_format, bench.task), end="\n\n")
         case _:
             print(render(columns_of(board, columns or ALL_COLUMNS), output_format, bench.task).rstrip("\n"))
 
@@ -127,13 +127,13 @@ def print_per_class(folder: Path, output_format: TableFormat, sort: str | None, 
     if output_format in (TableFormat.csv, TableFormat.json):
         print(render(columns_of(frame, columns or ALL_COLUMNS), output_format, bench.task).rstrip("\n"))
         return
-    sections = [(title, columns_of(shown, columns or ALL_COLUMNS)) for title, shown in per_class_sections(bench, frame)]
+    sections = [(title, columns_of(part, columns or ALL_COLUMNS)) for title, part in per_class_sections(bench, frame)]
     if output_format is TableFormat.table:
         console().print(sections_view(sections, console().width))
     else:
-        for title, shown in sections:
+        for title, part in sections:
             print(f"## {title}\n" if output_format is TableFormat.md else f"% {one_line(title)}")
-            print(render(shown, output_format, bench.task))
+            print(render(part, output_format, bench.task))
 
 
 def print_surface(

@@ -25,13 +25,13 @@ Status = Literal["done", "failed", "interrupted"]
 
 def kept_command(command: str) -> str:
     """A command line as a bench's folder keeps it: without the command for its end, which changes no number and may hold a secret."""
-    words, kept = iter(shlex.split(command)), list[str]()
+    words, rest = iter(shlex.split(command)), list[str]()
     for word in words:
         if word == NOTIFY:
             next(words, None)
         elif not word.startswith(f"{NOTIFY}="):
-            kept.append(word)
-    return shlex.join(kept)
+            rest.append(word)
+    return shlex.join(rest)
 
 
 @dataclass
@@ -62,7 +62,7 @@ def notification(command: str | None, folder: Path) -> Iterator[Ending]:
 
 
 def _run(command: str, folder: Path, status: Status, reason: str, outcome: Outcome | None) -> None:
-    told = {
+    variables = {
         "KDZOO_STATUS": status,
         "KDZOO_BENCH": str(folder.absolute()),
         "KDZOO_REASON": reason,
@@ -70,9 +70,9 @@ def _run(command: str, folder: Path, status: Status, reason: str, outcome: Outco
         "KDZOO_RUNS_FAILED": "" if outcome is None else str(len(outcome.failed)),
     }
     try:
-        ended = subprocess.run(command, shell=True, env={**os.environ, **told}, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS)
+        process = subprocess.run(command, shell=True, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         print_message(f"--notify: the command did not end within {PATIENCE_SECONDS:.0f} seconds and was killed")
         return
-    if ended.returncode:
-        print_message(f"--notify: the command {how_it_ended(ended.returncode)}")
+    if process.returncode:
+        print_message(f"--notify: the command {how_it_ended(process.returncode)}")

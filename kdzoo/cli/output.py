@@ -69,8 +69,8 @@ def with_label(line: tuple[str, str]) -> str:
 def console() -> Console:
     """Standard output, as wide as COLUMNS says, else as the terminal is, else PIPE_WIDTH."""
     columns = os.environ.get("COLUMNS", "")
-    named = int(columns) if columns.isdigit() and int(columns) else None
-    return PlainConsole(width=named or (None if sys.stdout.isatty() else PIPE_WIDTH), highlight=False)
+    from_variable = int(columns) if columns.isdigit() and int(columns) else None
+    return PlainConsole(width=from_variable or (None if sys.stdout.isatty() else PIPE_WIDTH), highlight=False)
 
 
 def print_json(value: object) -> None:

@@ -218,7 +218,7 @@ def write_tables(request: StudyRequest) -> int:
 
     if not request.folder.is_dir():
         raise InputError(f"{request.folder}: no runs of this study yet; run the command without --tables to train them")
-    print_evidence(request, write_evidence(request.study, request.given, request.folder))
+    print_evidence(request, write_evidence(request.study, request.name_or_file, request.folder))
     return 0
 
 

@@ -91,8 +91,8 @@ def status(
     else:
         records = _read_bench(bench_folder(bench, results))
         current = bench_status(records)
-        shown = [*current["teachers"], *_not_done(current)]
-        print_parts([_summary(current), *_parts(current, shown, records.task.headline, screen)], screen)
+        open_rows = [*current["teachers"], *_not_done(current)]
+        print_parts([_summary(current), *_parts(current, open_rows, records.task.headline, screen)], screen)
     return 0
 
 
@@ -146,19 +146,19 @@ def _bench_view(folder: Path, screen: Console) -> View:
     records = _read_bench(folder)
     current = bench_status(records)
     waiting = sum(row["state"] not in OVER for row in [*current["runs"], *current["teachers"]])
-    shown = [row for row in [*current["teachers"], *_not_done(current)] if row["state"] not in ("done", "to do")]
+    rows = [row for row in [*current["teachers"], *_not_done(current)] if row["state"] not in ("done", "to do")]
     epochs = [(1, 1) if row["state"] in OVER else tuple(map(int, row["epoch"].split("/"))) for row in current["runs"]]
     share = sum(done / max(whole, 1) for done, whole in epochs) / max(len(epochs), 1)
     is_over = not waiting and not _search_goes_on(records) and not _refit_is_due(records, current)
-    return View(_summary(current), _parts(current, shown, records.task.headline, screen), share, is_over, _is_running(current))
+    return View(_summary(current), _parts(current, rows, records.task.headline, screen), share, is_over, _is_running(current))
 
 
 def _is_running(current: Mapping[str, Any]) -> bool:
     """Whether a process trains a run of a bench, its teacher, or the first stage of a run, which has no row."""
     if any(row["state"] == "running" for row in [*current["runs"], *current["teachers"]]):
         return True
-    store, shown = Store(Path(current["folder"])), {row["id"] for row in current["runs"]}
-    return any(is_locked(store.run(run_id)) for run_id in store.ids() if run_id not in shown)
+    store, student_ids = Store(Path(current["folder"])), {row["id"] for row in current["runs"]}
+    return any(is_locked(store.run(run_id)) for run_id in store.ids() if run_id not in student_ids)
 
 
 def _search_goes_on(bench: BenchRecords) -> bool:

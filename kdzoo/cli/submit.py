@@ -47,6 +47,6 @@ def submit(
         print_json({"folder": str(packed.folder), **counts, "edition": packed.edition, "controls": controls})
         return 0
     lines = [f"control {one.what}: {one.verdict}: {one.text}" for one in packed.controls]
-    counted = f"{number_of(packed.runs, 'run')}, predictions of {packed.predictions}, {number_of(packed.teachers, 'teacher')}"
-    print_lines([*lines, f"{packed.folder}: {counted}; copy it to results/{name} and open a pull request (docs/living-table.md)"])
+    contents = f"{number_of(packed.runs, 'run')}, predictions of {packed.predictions}, {number_of(packed.teachers, 'teacher')}"
+    print_lines([*lines, f"{packed.folder}: {contents}; copy it to results/{name} and open a pull request (docs/living-table.md)"])
     return 0

@@ -129,13 +129,13 @@ def _widths(columns: Sequence[Column], cells: Mapping[str, Sequence[str | Text]]
     whole = {name: max(cell_len(name), *(cell_len(str(cell)) for cell in texts), 0) for name, texts in cells.items()}
     prose = [column.name for column in columns if column.prose]
     least = {name: min(width, max(SHORTEST, cell_len(name))) if name in prose else width for name, width in whole.items()}
-    shown = {name: least[name] for name in columns_that_fit(least, room, gap=GAP)}
-    spare = room - sum(shown.values()) - GAP * (len(shown) - 1)
-    for name in filter(shown.__contains__, prose):
-        more = max(0, min(whole[name] - shown[name], spare))
-        shown[name] += more
+    widths = {name: least[name] for name in columns_that_fit(least, room, gap=GAP)}
+    spare = room - sum(widths.values()) - GAP * (len(widths) - 1)
+    for name in filter(widths.__contains__, prose):
+        more = max(0, min(whole[name] - widths[name], spare))
+        widths[name] += more
         spare -= more
-    return shown
+    return widths
 
 
 def _cell(column: Column, row: Row, encoding: str) -> str | Text:

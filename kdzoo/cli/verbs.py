@@ -52,14 +52,14 @@ class Verbs(MutableMapping[str, Any]):
 
 def load_verb(name: str, panel: str) -> Any:
     """Import a verb and make the command, or the group of commands, that typer runs."""
-    declared = getattr(import_module(f"kdzoo.cli.{name}"), name)
-    if not isinstance(declared, typer.Typer):
-        function, declared = declared, typer.Typer(add_completion=False)
-        declared.command(name, cls=Command, epilog=EXIT_CODES)(function)
-    for verb in (declared.registered_callback, *declared.registered_commands):
+    app = getattr(import_module(f"kdzoo.cli.{name}"), name)
+    if not isinstance(app, typer.Typer):
+        function, app = app, typer.Typer(add_completion=False)
+        app.command(name, cls=Command, epilog=EXIT_CODES)(function)
+    for verb in (app.registered_callback, *app.registered_commands):
         if verb is not None and verb.callback is not None:
             verb.help = reflow(verb.callback.__doc__ or "")
-    command: Any = get_command(declared)
+    command: Any = get_command(app)
     command.name, command.rich_help_panel = name, panel
     return command
 

@@ -114,6 +114,6 @@ def lines_of(verification: Verification, folder: Path) -> list[str]:
     lines += [f"control {one.what}: {one.verdict}: {one.text}" for one in verification.controls]
     lines += [f"{run_id}: disagrees with itself: {fault}" for run_id, faults in verification.faults.items() for fault in faults]
     counts = {words: sum(run.verdict == verdict for run in verification.runs) for verdict, words in SEVERAL.items()}
-    told = ", ".join(f"{count} {words}" for words, count in counts.items() if count) or "nothing to compare"
-    trained = f"{number_of(verification.sample, 'run')} of {verification.of} trained again: {told}"
+    summary = ", ".join(f"{count} {words}" for words, count in counts.items() if count) or "nothing to compare"
+    trained = f"{number_of(verification.sample, 'run')} of {verification.of} trained again: {summary}"
     return [*lines, f"{folder.resolve().name}: {verification.verdict} ({trained}); written to {folder / 'verified.json'}"]

@@ -61,8 +61,8 @@ def watch(look: Callable[[], View], screen: Console) -> None:
         while True:
             view, seconds = _timed(look)
             pace.add(time.monotonic(), view.share)
-            told = f"{view.summary}   {pace.words(running=view.running)}   (every {seconds:.0f} s, Ctrl-C ends this)"
-            above = view.summary if view.ended else told
+            line = f"{view.summary}   {pace.words(running=view.running)}   (every {seconds:.0f} s, Ctrl-C ends this)"
+            above = view.summary if view.ended else line
             texts = [above, *view.parts]
             live.update(Group(*(_on_screen(part, screen) for part in texts)), refresh=True)
             if view.ended:
@@ -71,16 +71,16 @@ def watch(look: Callable[[], View], screen: Console) -> None:
 
 
 def _watch_in_lines(look: Callable[[], View], screen: Console, pace: Pace) -> None:
-    shown = None
+    last = None
     while True:
         view, seconds = _timed(look)
         pace.add(time.monotonic(), view.share)
         if view.ended:
             print_parts([view.summary, *view.parts], screen)
             return
-        if view.summary != shown:
+        if view.summary != last:
             print_text(f"{time.strftime('%H:%M:%S')} {view.summary}   {pace.words(running=view.running)}")
-            shown = view.summary
+            last = view.summary
         time.sleep(seconds)
 
 

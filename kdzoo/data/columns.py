@@ -38,13 +38,13 @@ def task_for(dataset: Dataset, words: Sequence[str]) -> Task:
 
 def _weights(words: Sequence[str]) -> list[float]:
     """The weight of each column: those given, else one over their number."""
-    given = [word.rpartition("*")[0].strip() for word in words]
-    if not any(given):
+    texts = [word.rpartition("*")[0].strip() for word in words]
+    if not any(texts):
         return [1 / len(words)] * len(words)
-    if not all(given):
+    if not all(texts):
         raise InputError(f"columns: expected a weight of every column or of none, got {','.join(words)}")
     try:
-        weights = [float(text) for text in given]
+        weights = [float(text) for text in texts]
     except ValueError:
         weights = [math.nan]
     if any(not math.isfinite(weight) or weight <= 0 for weight in weights):

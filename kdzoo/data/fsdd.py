@@ -112,12 +112,12 @@ def prepare(root: Path, archive: str = ARCHIVE) -> None:
             content = answer.read()
         _unpack(content, folder, archive)
     counts = Counter((match[1], match[2]) for file in folder.glob("*.wav") if (match := NAME.fullmatch(file.name)))
-    wanted = [(digit, speaker) for speaker in sorted({speaker for _, speaker in counts}) for digit in DIGITS]
-    short = [f"{counts[key]} of {key[0]} by {key[1]}" for key in wanted if counts[key] < TAKES]
-    if short or not wanted:
-        found = f"{', '.join(short[:3])}{', ...' if len(short) > 3 else ''}" if short else "none"
+    pairs = [(digit, speaker) for speaker in sorted({speaker for _, speaker in counts}) for digit in DIGITS]
+    short = [f"{counts[key]} of {key[0]} by {key[1]}" for key in pairs if counts[key] < TAKES]
+    if short or not pairs:
+        text = f"{', '.join(short[:3])}{', ...' if len(short) > 3 else ''}" if short else "none"
         raise InputError(
-            f"data: {folder}: expected {TAKES} recordings of each digit by each speaker, found {found}; remove it to fetch them again"
+            f"data: {folder}: expected {TAKES} recordings of each digit by each speaker, found {text}; remove it to fetch them again"
         )
 
 

@@ -25,7 +25,7 @@ def data_record(dataset: Dataset, splits: Splits) -> dict[str, Any]:
     val_from_train = dataset.val is None and splits.val is not None
     whole = sum(len(subset.targets) for subset in (dataset.train, dataset.val, dataset.test) if subset is not None)
     train = len(splits.train.targets if splits.of_teacher is None else splits.of_teacher)
-    used = train + sum(len(subset.targets) for subset in (splits.val, splits.test) if subset is not None)
+    in_use = train + sum(len(subset.targets) for subset in (splits.val, splits.test) if subset is not None)
     return {
         "name": dataset.name,
         "source": dataset.source,
@@ -35,7 +35,7 @@ def data_record(dataset: Dataset, splits: Splits) -> dict[str, Any]:
         "labelled": int(is_labelled(splits.train.targets).sum()),
         "validation": 0 if splits.val is None else len(splits.val.targets),
         "test": len(splits.test.targets),
-        "unused": whole - used,
+        "unused": whole - in_use,
         "origins": {**dataset.origins, **({"val": "from train"} if val_from_train else {})},
         "notes": list(dataset.notes),
         **({"maps": True} if dataset.holds_maps else {}),
@@ -82,17 +82,17 @@ def taught_images(record: Mapping[str, Any]) -> int:
 def without_validation(record: Mapping[str, Any]) -> dict[str, Any]:
     """The same where nothing is held out of the training images."""
     val_from_train = record["origins"].get("val") == "from train"
-    added = record["validation"] if val_from_train else 0
+    gain = record["validation"] if val_from_train else 0
     origins = {part: words for part, words in record["origins"].items() if part != "val"}
     before, transfer = taught_images(record), record.get("transfer")
     if transfer is not None:
         record = {**record, "transfer": {**transfer, "images": before + transfer["held_out"], "held_out": 0}}
-    more = taught_images(record) - before if transfer is not None else added
+    more = taught_images(record) - before if transfer is not None else gain
     all_labelled = record["labelled"] == before - (0 if transfer is None else transfer.get("unlabelled", 0))
     return {
         **record,
-        "unused": record["unused"] + record["validation"] - added,
-        "train": record["train"] + added,
+        "unused": record["unused"] + record["validation"] - gain,
+        "train": record["train"] + gain,
         "labelled": record["labelled"] + (more if all_labelled else 0),
         "validation": 0,
         "origins": origins,

@@ -16,10 +16,10 @@ def has_states(outputs: Outputs) -> bool:
 
     Raises InputError for stages that are neither all states nor all maps (B, C, H, W).
     """
-    given = [tuple(stage.shape) for stage in _stages(outputs)]
-    dimensions = {len(shape) for shape in given}
+    shapes = [tuple(stage.shape) for stage in _stages(outputs)]
+    dimensions = {len(shape) for shape in shapes}
     if not dimensions <= {3} and not dimensions <= {4}:
-        raise InputError(f"stages: expected maps (B, C, H, W), or hidden states of texts (B, tokens, D), got {', '.join(map(str, given))}")
+        raise InputError(f"stages: expected maps (B, C, H, W), or hidden states of texts (B, tokens, D), got {', '.join(map(str, shapes))}")
     return dimensions == {3}
 
 

@@ -61,9 +61,9 @@ def check_sizes(numbers: Tensor, **outputs: Outputs | None) -> None:
         raise InputError("targets: expected at least one sample, got an empty batch")
     problems = [
         f"{role}: its outputs are of {size} samples, the targets of {len(numbers)}"
-        for role, given in outputs.items()
-        if given is not None
-        for size in sorted(_sizes(given) - {len(numbers)})
+        for role, one in outputs.items()
+        if one is not None
+        for size in sorted(_sizes(one) - {len(numbers)})
     ]
     if problems:
         raise InputError(*problems)

@@ -186,11 +186,11 @@ class CRD(Method):
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         memory, index = cast(Contrast, module), batch.index
         negatives = memory.negatives(index, min(self.negatives, memory.available), batch.generator)
-        picked = torch.cat([index[:, None], negatives], dim=1)
+        rows = torch.cat([index[:, None], negatives], dim=1)
         with full_precision(student.embedding):
             embedded_s, embedded_t = memory(student.embedding, teacher.embedding)
-            total = self._anchored(embedded_s, memory.bank_t, memory.log_z_s, picked, memory.training)
-            total = total + self._anchored(embedded_t, memory.bank_s, memory.log_z_t, picked, memory.training)
+            total = self._anchored(embedded_s, memory.bank_t, memory.log_z_s, rows, memory.training)
+            total = total + self._anchored(embedded_t, memory.bank_s, memory.log_z_t, rows, memory.training)
         if memory.training:
             self._remember(memory.bank_s, index, embedded_s)
             self._remember(memory.bank_t, index, embedded_t)

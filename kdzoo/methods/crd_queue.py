@@ -116,11 +116,11 @@ class CRDQueue(Method):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         memory = cast(Queues, module)
-        counted, samples = memory.negatives(batch.targets), memory.samples
+        mask, samples = memory.negatives(batch.targets), memory.samples
         with full_precision(student.embedding):
             embedded_s, embedded_t = memory(student.embedding, teacher.embedding)
             to_teacher = embedded_s @ torch.cat([embedded_t, memory.queue_t]).T / self.tau
             to_student = embedded_t @ torch.cat([embedded_s, memory.queue_s]).T / self.tau
         if memory.training:
             memory.push(embedded_s, embedded_t, batch.targets)
-        return crd_queue(to_teacher, counted, samples=samples) + crd_queue(to_student, counted, samples=samples)
+        return crd_queue(to_teacher, mask, samples=samples) + crd_queue(to_student, mask, samples=samples)

@@ -70,9 +70,9 @@ class FitNet(Method):
         """Those of the stage in the student and in the teacher; raises InputError for a stage that is not there."""
         stage = self._stage_of(len(student.stages))
         if stage >= len(student.stages):
-            listed = ", ".join(f"{s} under {t}" for s, t in zip(student.stages, teacher.stages, strict=True))
+            text = ", ".join(f"{s} under {t}" for s, t in zip(student.stages, teacher.stages, strict=True))
             last = len(student.stages) - 1
-            raise InputError(f"stage: expected 0 to {last}, got {stage}; the paired stages are {listed}")
+            raise InputError(f"stage: expected 0 to {last}, got {stage}; the paired stages are {text}")
         return student.stages[stage].channels, teacher.stages[stage].channels
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:

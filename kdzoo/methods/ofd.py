@@ -30,8 +30,8 @@ def ofd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], marg
     for depth, (student, teacher, margin) in enumerate(stages, start=1 - len(student_stages)):
         s, t = same_size(wide(student), taught(teacher))
         target = torch.maximum(t, margin.to(t.dtype)[:, None, None])
-        counted = (s > target) | (target > 0)
-        total = total + 2.0**depth * torch.where(counted, s - target, 0.0).square().sum() / len(s)
+        mask = (s > target) | (target > 0)
+        total = total + 2.0**depth * torch.where(mask, s - target, 0.0).square().sum() / len(s)
     return total
 
 

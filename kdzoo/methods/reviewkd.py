@@ -34,13 +34,13 @@ def reviewkd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor])
     for student, teacher in zip(student_stages, teacher_stages, strict=True):
         s, t = same_size(wide(student), taught(teacher))
         apart, height, width = s - t, s.shape[2], s.shape[3]
-        loss, used = mean_square(apart), [side for side in POOLED if side < height]
+        loss, sides = mean_square(apart), [side for side in POOLED if side < height]
         pooled = apart  # pooling is linear: the difference is pooled once instead of both maps
-        for halvings, side in enumerate(used, start=1):
+        for halvings, side in enumerate(sides, start=1):
             size = (side, min(side, width))
             pooled = F.adaptive_avg_pool2d(pooled if _nested(apart, pooled, size) else apart, size)
             loss = loss + 0.5**halvings * mean_square(pooled)
-        total = total + loss / (2 - 0.5 ** len(used))
+        total = total + loss / (2 - 0.5 ** len(sides))
     return total
 
 
@@ -100,8 +100,8 @@ class Review(nn.Module):
         fused: list[Tensor] = []
         deeper: Tensor | None = None
         for level, features, size in zip(reversed(self.levels), reversed(maps), reversed(sizes), strict=True):
-            given, deeper = level(features, deeper, size)
-            fused.insert(0, given)
+            fused_map, deeper = level(features, deeper, size)
+            fused.insert(0, fused_map)
         return fused
 
 

@@ -41,9 +41,9 @@ def rld(
 
 def below_the_target(logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
     """Log-softmax (B, K) over the classes that the teacher scores below the target; 0 at the others, and where there is none."""
-    kept = teacher_logits < teacher_logits.gather(1, targets[:, None])
-    some = kept.any(1, keepdim=True)
-    return logits.masked_fill(~kept & some, -float("inf")).log_softmax(1).masked_fill(~kept, 0.0)
+    below = teacher_logits < teacher_logits.gather(1, targets[:, None])
+    some = below.any(1, keepdim=True)
+    return logits.masked_fill(~below & some, -float("inf")).log_softmax(1).masked_fill(~below, 0.0)
 
 
 @register(

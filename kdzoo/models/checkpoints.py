@@ -162,7 +162,7 @@ def load_plain_tensors(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint make torch.load raise almost anything
         if found := PICKLED_CODE.search(str(error)):
-            held = f"it holds a pickled model or other code ({found[1]}), which is never run"
-            raise InputError(f"weights: {path} cannot be read as plain tensors: {held}; save model.state_dict() instead") from error
+            content = f"it holds a pickled model or other code ({found[1]}), which is never run"
+            raise InputError(f"weights: {path} cannot be read as plain tensors: {content}; save model.state_dict() instead") from error
         reason = first_line(ANSI.sub("", str(error)))
         raise InputError(f"weights: {path} cannot be read as plain tensors ({reason}); save model.state_dict()") from error

@@ -78,12 +78,12 @@ class TextNetwork(Network):
         tokens, mask = x.unbind(1)
         with ExitStack() as hooks:
             classifier_inputs = CaptureInputs(hooks, [self.classifier] if Need.EMBEDDING in need else [])
-            given = self.model(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
+            answer = self.model(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
         values: dict[Need, Any] = {
-            Need.LOGITS: given.logits,
+            Need.LOGITS: answer.logits,
             Need.EMBEDDING: classifier_inputs.values[0] if classifier_inputs.values else None,
-            Need.STAGES: [_map(states, mask) for states in given.hidden_states[1:]] if Need.STAGES in need else None,
-            Need.MEMBERS: [given.logits],
+            Need.STAGES: [_map(states, mask) for states in answer.hidden_states[1:]] if Need.STAGES in need else None,
+            Need.MEMBERS: [answer.logits],
         }
         return Outputs.of({n: value for n, value in values.items() if n in need} | self.parts(need), owner="network")
 

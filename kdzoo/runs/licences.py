@@ -131,10 +131,10 @@ def list_text(things: Iterable[Licensed]) -> str:
 
 def distilled_words(things: Sequence[Licensed], teacher: str) -> str:
     """`distilled with kdzoo from X under Y`: whose knowledge a student has, and under which licence that is."""
-    named = {thing.of: thing.licence for thing in things if thing.part == "teacher"} or {teacher: UNKNOWN}
+    licences = {thing.of: thing.licence for thing in things if thing.part == "teacher"} or {teacher: UNKNOWN}
     return "distilled with kdzoo from " + " and ".join(
         f"{code_text(of)}, which was trained here" if licence == OWN else f"{code_text(of)} under {_under(licence)}"
-        for of, licence in named.items()
+        for of, licence in licences.items()
     )
 
 

@@ -71,8 +71,8 @@ class RunFolder:
             try:
                 if self._is_planned_as(run, about):
                     return None
-                recorded = self._whole_plan()
-                if recorded.get("paths") == about.get("paths") or self.state() == "done":
+                earlier = self._whole_plan()
+                if earlier.get("paths") == about.get("paths") or self.state() == "done":
                     return None
             except InputError as error:
                 fault = f"{error.problems[0]}; it is written again, and the old file is kept as {set_aside(file).name}"

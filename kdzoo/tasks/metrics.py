@@ -12,9 +12,9 @@ def balanced_accuracy(predicted: Tensor, targets: Tensor, classes: int) -> float
     A class that is named but has no image counts as 0; one that is neither named nor has an image does not count.
     """
     confusion = torch.bincount(targets * classes + predicted, minlength=classes**2).reshape(classes, classes)
-    right, images, named = confusion.diag(), confusion.sum(1), confusion.sum(0)
+    right, images, answers = confusion.diag(), confusion.sum(1), confusion.sum(0)
     shares = torch.where(images > 0, right.float() / images.float(), 0.0)
-    counts = (images + named > 0).float()
+    counts = (images + answers > 0).float()
     return float((counts * shares / counts.sum()).sum())
 
 

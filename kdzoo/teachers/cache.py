@@ -172,8 +172,8 @@ class TeacherCache:
     @property
     def removed(self) -> bool:
         """Whether its files were removed or replaced: an inode is not used again while its file is open."""
-        named = [self.folder / f"{column.name}.{kind}" for kind in ("f32", "seal") for column in self.columns]
-        statuses = [plain_status(file) for file in named]
+        files = [self.folder / f"{column.name}.{kind}" for kind in ("f32", "seal") for column in self.columns]
+        statuses = [plain_status(file) for file in files]
         return any(s is None or s.st_ino != file.inode for s, file in zip(statuses, self._mapped_files, strict=True))
 
     def new_notes(self) -> list[str]:

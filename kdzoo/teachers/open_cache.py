@@ -88,10 +88,10 @@ def cache_rows(splits: Splits, recipe: Recipe, passes: Pass) -> tuple[int, int]:
 def outputs_beyond_cache(need: Need, shapes: Shapes, splits: Splits, recipe: Recipe, passes: Pass, execution: Placement) -> Need:
     """Those of the outputs that are read (`need`) which are too large for the cache, so that the network is run in every step."""
     samples, views = cache_rows(splits, recipe, passes)
-    needed = samples * views * sum(column.row_bytes for column in Column.expected(shapes, need))
+    size = samples * views * sum(column.row_bytes for column in Column.expected(shapes, need))
     limit = execution.options.teacher_cache
     free = free_bytes(folder_of({}, "any"), execution.device) if limit is None else limit
-    return need & PER_SAMPLE & ~ALWAYS_CACHED if needed > free else Need.NOTHING
+    return need & PER_SAMPLE & ~ALWAYS_CACHED if size > free else Need.NOTHING
 
 
 def open_cache(
@@ -132,12 +132,12 @@ def _choose_columns(columns: list[Column], read: Need, rows: int, free: int) -> 
     """The columns that a cache of so many rows keeps within `free` bytes, and a note on those that it does not keep."""
     inexact = [c for c in columns if c.dtype not in EXACT]
     exact = [c for c in columns if c not in inexact]
-    needed = rows * sum(c.row_bytes for c in columns if c.need in read)
+    size = rows * sum(c.row_bytes for c in columns if c.need in read)
     why = ""
     if rounded := [f"{c.name} ({c.dtype})" for c in inexact if c.need in read]:
         why = f"the teacher cache keeps float32, which would round its {', '.join(rounded)}"
-    elif needed > free:
-        why = f"the teacher cache would take {size_text(needed)}, more than {size_text(free)}; --teacher-cache SIZE allows more"
+    elif size > free:
+        why = f"the teacher cache would take {size_text(size)}, more than {size_text(free)}; --teacher-cache SIZE allows more"
     first = [c for c in exact if c.need in (read & ALWAYS_CACHED if why else read)]
     fitting: list[Column] = []
     for column in [*first, *(c for c in exact if c.need in ALWAYS_CACHED and c not in first)]:

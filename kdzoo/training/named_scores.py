@@ -48,7 +48,7 @@ def save_named_scores(
     """
     require_new_saved_file(path)
     dataset = load(data, root=root, image_size=image_size)
-    named = read_class_embeddings(classes, dataset.classes)
+    class_embeddings = read_class_embeddings(classes, dataset.classes)
     parts = [part for part in (dataset.train, dataset.val, dataset.test) if part is not None]
     if unlabelled is not None:
         images = load_unlabelled(unlabelled, ImageFormat.those_of(dataset), root=root, image_size=image_size, skip_unreadable=False)
@@ -56,13 +56,13 @@ def save_named_scores(
     network = load_backbone(teacher, channels=dataset.channels, side=image_size or dataset.height)
     seen = Augment(size=image_size)
     embedding = torch.cat([predict(network, part, seen, torch.device("cpu"), FEATURES) for part in parts])
-    if embedding.shape[1] != named.shape[1]:
-        raise InputError(f"{classes}: embeddings of width {named.shape[1]}; {teacher} has {embedding.shape[1]}")
+    if embedding.shape[1] != class_embeddings.shape[1]:
+        raise InputError(f"{classes}: embeddings of width {class_embeddings.shape[1]}; {teacher} has {embedding.shape[1]}")
     keys = torch.cat([part.keys for part in parts if part.keys is not None])
     arrays = {
         "keys": keys,
         "views": torch.full((len(keys),), CENTRE),
-        "logits": scale * F.normalize(embedding, dim=1) @ F.normalize(named, dim=1).T,
+        "logits": scale * F.normalize(embedding, dim=1) @ F.normalize(class_embeddings, dim=1).T,
         "embedding": embedding,
     }
     facts = {"name": f"{network_name(teacher)}_by_names", "classes": str(len(dataset.classes))}

@@ -90,11 +90,11 @@ def _refuse_recipe(run: Run, shape: tuple[int, int, int], dataset: Dataset) -> N
         del of_classes["label_smoothing"]  # each column's cross-entropy has it
     if task.of_features:
         del of_classes["mixup"], of_classes["cutmix"]  # both networks see the mixed images, and nobody asks what their classes are
-    asked = [] if task.of_classes else [name for name, value in of_classes.items() if value]
-    problems = [f"recipe.{name}: needs targets that are classes, the data's task is {task.name}" for name in asked]
+    names = [] if task.of_classes else [name for name, value in of_classes.items() if value]
+    problems = [f"recipe.{name}: needs targets that are classes, the data's task is {task.name}" for name in names]
     if dataset.holds_maps and (of_pixels := recipe.augment.of_pixels):
-        named = ", ".join(f"recipe.augment.{name}" for name in of_pixels)
-        problems.append(f"{named}: needs pixels, {dataset.name} has maps; time_shift, time_mask, band_mask and padded crops are for both")
+        options = ", ".join(f"recipe.augment.{name}" for name in of_pixels)
+        problems.append(f"{options}: needs pixels, {dataset.name} has maps; time_shift, time_mask, band_mask and padded crops are for both")
     if dataset.holds_texts:
         views = [f"augment.{name}" for name, value in recipe.augment.model_dump(exclude_defaults=True).items() if value]
         mixes = [name for name in ("mixup", "cutmix") if getattr(recipe, name) is not None]

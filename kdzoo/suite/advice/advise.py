@@ -120,15 +120,15 @@ def as_in_default_bench(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with the recipe of the default bench, where they name its pair of networks and its data and no recipe."""
     default = read_yaml(shipped_files("benches")["digits"])
     pair = named_pair(default["pairs"][0])
-    asked = (options.get("teacher"), options.get("student"), options.get("data", default["data"]))
-    if asked != (pair.teacher, pair.student, default["data"]) or {"recipe", "epochs", "lr", "set"} & set(options):
+    request = (options.get("teacher"), options.get("student"), options.get("data", default["data"]))
+    if request != (pair.teacher, pair.student, default["data"]) or {"recipe", "epochs", "lr", "set"} & set(options):
         return dict(options)
     return {**options, "recipe": default["recipe"], "set": default["set"]}
 
 
 def kept_teachers(plan: Plan) -> tuple[KeptTeacher, ...]:
     """The kept teachers of the networks and images of a plan's teachers, whatever recipe and seed they were trained with."""
-    wanted = {(planned.run.student.name, planned.run.data.name) for planned in plan.teachers.values()}
+    networks = {(planned.run.student.name, planned.run.data.name) for planned in plan.teachers.values()}
     records: list[Record] = []
     for run_id in teacher_store().ids():
         with suppress(InputError):  # a damaged one is told by `kdzoo teachers`
@@ -136,7 +136,7 @@ def kept_teachers(plan: Plan) -> tuple[KeptTeacher, ...]:
     return tuple(
         KeptTeacher(one.id, one.run.recipe.epochs, one.headline("test"))
         for one in records
-        if one.state == "done" and (one.run.student.name, one.run.data.name) in wanted
+        if one.state == "done" and (one.run.student.name, one.run.data.name) in networks
     )
 
 

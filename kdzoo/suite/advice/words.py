@@ -39,8 +39,8 @@ def kept_lines(advice: Advice) -> list[str]:
     """The kept teachers of the same network and images, each with the option that names it."""
     headline = CLASSIFICATION.headline
     return [
-        f"--teacher {kept.id} ({', '.join([number_of(kept.epochs, 'epoch'), *_test_words(kept.test, headline)])})"
-        for kept in advice.kept_teachers
+        f"--teacher {teacher.id} ({', '.join([number_of(teacher.epochs, 'epoch'), *_test_words(teacher.test, headline)])})"
+        for teacher in advice.kept_teachers
     ]
 
 
@@ -93,9 +93,9 @@ def dose_lines(advice: Advice) -> list[str]:
     values = sorted(map(two_digits, advice.doses.values()))
     lines = [f"published weights of {number_of(len(values), 'method')} come to doses of {values[0]:g} to {values[-1]:g}"]
     if advice.too_large:
-        named = ", ".join(f"{name} {two_digits(advice.doses[name]):g}" for name in advice.too_large[:MOST_NAMED])
+        names = ", ".join(f"{name} {two_digits(advice.doses[name]):g}" for name in advice.too_large[:MOST_NAMED])
         more = f" and {len(advice.too_large) - MOST_NAMED} more" if len(advice.too_large) > MOST_NAMED else ""
-        lines.append(f"of maps and relations, {LARGE:g} or more, too large to be tried as they are: {named}{more}")
+        lines.append(f"of maps and relations, {LARGE:g} or more, too large to be tried as they are: {names}{more}")
     return lines
 
 
@@ -104,8 +104,8 @@ def passed_over(advice: Advice) -> list[str]:
     lines = []
     if advice.refused:
         names = list(advice.refused)
-        named = f"{', '.join(names[:MOST_NAMED])}{' and others' if len(names) > MOST_NAMED else ''}"
-        lines.append(f"{number_of(len(names), 'method')} cannot be trained with this pair: {named}")
+        text = f"{', '.join(names[:MOST_NAMED])}{' and others' if len(names) > MOST_NAMED else ''}"
+        lines.append(f"{number_of(len(names), 'method')} cannot be trained with this pair: {text}")
     untold = [name for name in advice.without_dose if name != KD]
     if advice.doses and untold:
         lines.append(f"{number_of(len(untold), 'method')} without a dose: published without cross-entropy, or in two stages")

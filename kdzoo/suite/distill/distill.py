@@ -107,19 +107,19 @@ def deliver(wish: Wish, out: Path, trained: Trained, verdict: Verdict) -> tuple[
 
     That is weights, classes, the code that reads images, README, verdict and its page, and below it the format of a wish.
     """
-    kept = trained.kept(verdict)
-    student = student_of(kept.located, kept.network, trained.dataset, student_metadata(kept.located.folder))
-    licences = licence_lines(read_record(kept.located.folder))
+    student_run = trained.kept(verdict)
+    student = student_of(student_run.located, student_run.network, trained.dataset, student_metadata(student_run.located.folder))
+    licences = licence_lines(read_record(student_run.located.folder))
     rows = ["    " + line for line in table(verdict)]
     words = "\n".join([*rows, "", conclusion(verdict), "", "## Licences", "", licences])
     write_timm(out, student, words)
-    page = build_page(verdict, held_out(trained, verdict), kept.located.run.recipe.augment, licences)
+    page = build_page(verdict, held_out(trained, verdict), student_run.located.run.recipe.augment, licences)
     write_bytes(out / PAGE, page.encode())
     write_json(out / "verdict.json", json.loads(json.dumps(asdict(verdict))))
     if wish.format == "timm":
         return ()
     folder = out / wish.format
-    card = card_words(kept.located.folder) if verdict.cut_short is None else words
+    card = card_words(student_run.located.folder) if verdict.cut_short is None else words
     run = trained.distilled.located.run
     teacher = Teaching(trained.teacher, run.teacher.name) if run.teacher is not None and verdict.kept == "distilled" else None
     with filled_folder(folder) as place:

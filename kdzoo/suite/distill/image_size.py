@@ -102,9 +102,9 @@ def choose_size(network_at: Callable[[int], Network], name: str, train: Subset, 
         if not clearly_better(found, best):
             break
         best, chosen = found, side
-    made = ImageSize(chosen, None if norm is None else in_words(norm), tuple(tried), len(targets))
-    write_json(memory, asdict(made))
-    return made
+    choice = ImageSize(chosen, None if norm is None else in_words(norm), tuple(tried), len(targets))
+    write_json(memory, asdict(choice))
+    return choice
 
 
 def enlarged_note(folder: Path, side: int) -> str | None:

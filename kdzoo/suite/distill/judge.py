@@ -52,8 +52,8 @@ def judge(trained: Trained, prepared: Prepared, method: str, notes: tuple[str, .
 
 def held_out(trained: Trained, verdict: Verdict) -> list[HeldOut]:
     """The images that judge, with what the delivered student and its teacher say of them."""
-    kept = trained.kept(verdict)
-    return [HeldOut(part, kept.log_probs[name], trained.teacher_log_probs[name]) for name, part in trained.parts.items()]
+    student_run = trained.kept(verdict)
+    return [HeldOut(part, student_run.log_probs[name], trained.teacher_log_probs[name]) for name, part in trained.parts.items()]
 
 
 def _right(trained: Trained, log_probs: Mapping[str, Tensor]) -> Tensor:

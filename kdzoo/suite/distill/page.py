@@ -99,9 +99,9 @@ def confusions(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[Confus
     order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSIONS]
     pairs = [divmod(int(place), len(classes)) for place in order]
     return [
-        Confusion(classes[truth], classes[named], int(wrong[truth, named]), int(matrix[truth].sum()))
-        for truth, named in pairs
-        if wrong[truth, named]
+        Confusion(classes[truth], classes[answer], int(wrong[truth, answer]), int(matrix[truth].sum()))
+        for truth, answer in pairs
+        if wrong[truth, answer]
     ]
 
 

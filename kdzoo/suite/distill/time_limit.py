@@ -38,16 +38,16 @@ def settle_epochs(wish: Wish, prepared: Prepared, spent: float, modules: Modules
     """
     assert wish.seconds is not None
     file = wish.results / wish.name / FILE
-    asked = repr(replace(wish, execution={}, format="timm", int8=None))  # what changes no run settles nothing anew
+    request = repr(replace(wish, execution={}, format="timm", int8=None))  # what changes no run settles nothing anew
     try:
         earlier = read_json(file)
-        if earlier.get("wish") == asked:
+        if earlier.get("wish") == request:
             return int(earlier["epochs"])
     except (InputError, ValueError, KeyError, TypeError):  # none yet; a damaged one is settled anew
         pass
     epochs = epochs_within(prepared, MARGIN * wish.seconds - spent, modules)
     ensure_writable(file.parent)
-    write_json(file, {"wish": asked, "epochs": epochs})
+    write_json(file, {"wish": request, "epochs": epochs})
     return epochs
 
 

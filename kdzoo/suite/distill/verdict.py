@@ -131,7 +131,7 @@ def conclusion(verdict: Verdict) -> str:
     better = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than" if f"{abs(gain):.1f}" != "0.0" else "as good as"
     between = f"95 % interval {_points(verdict.difference_low)} to {_points(verdict.difference_high)}"
     doubt = "" if verdict.told_apart else ", so these few images do not tell the two apart"
-    kept = "" if verdict.kept == "distilled" else " It is worse, so the student trained alone is the one that is kept."
+    consequence = "" if verdict.kept == "distilled" else " It is worse, so the student trained alone is the one that is kept."
     test = verdict.images - verdict.validation_images
     both = f"{test} test and {verdict.validation_images} validation images" if verdict.validation_images else f"{test} test images"
     early = "" if verdict.cut_short is None else f"{_cut_short_words(verdict.cut_short)} "
@@ -139,7 +139,7 @@ def conclusion(verdict: Verdict) -> str:
         f"{early}The distilled student has {share:.1%} of the teacher's parameters, takes {time:.0%} of its time for one image, and is "
         f"{better} the same student trained alone ({between}, over images, of one seed; the distilled one is right on "
         f"{number_of(verdict.only_distilled, 'image')} on which the other is wrong, and wrong on {verdict.only_alone:,} on which the "
-        f"other is right; exact McNemar test p = {verdict.p:.2g}{doubt}).{kept} "
+        f"other is right; exact McNemar test p = {verdict.p:.2g}{doubt}).{consequence} "
         f"Accuracies are of {both} that no network was trained on or chosen by. Times are the shortest of many forwards on this "
         f"machine ({number_of(verdict.threads, 'thread')}, {verdict.device}; {verdict.load})."
     )

@@ -47,7 +47,7 @@ class Wish:
 
     def options(self, teacher: str, image_size: int | None) -> dict[str, Any]:
         """The options of the bench that trains it, with the teacher as a request and the side of the images that the networks see."""
-        given = {"epochs": self.epochs, "lr": self.lr, "licence": self.licence}
+        plain_options = {"epochs": self.epochs, "lr": self.lr, "licence": self.licence}
         recipe_keys = {"recipe.augment.size": image_size, "teacher_recipe.epochs": self.teacher_epochs}
         return {
             "name": self.name,
@@ -64,6 +64,6 @@ class Wish:
             "jobs": 1,
             "keep": ["student", "predictions"],
             "skip_unreadable": self.skip_unreadable,
-            **{key: value for key, value in given.items() if value is not None},
+            **{key: value for key, value in plain_options.items() if value is not None},
             "set": {key: value for key, value in recipe_keys.items() if value is not None},
         }

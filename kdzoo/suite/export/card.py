@@ -86,8 +86,8 @@ def row_words(folder: RunFolder, record: Record) -> str:
         return ""
     rows = block.rows_of(leaderboard_frame(bench))
     rows = rows[rows["method"] == record.method]
-    wanted = setting_columns(record)
-    own = rows[[all(_same(row[name], wanted[name]) for name in SETTING) for _, row in rows.iterrows()]]
+    setting = setting_columns(record)
+    own = rows[[all(_same(row[name], setting[name]) for name in SETTING) for _, row in rows.iterrows()]]
     if rows.empty:
         return ""
     if own.empty:
@@ -95,10 +95,10 @@ def row_words(folder: RunFolder, record: Record) -> str:
     healthy = own[own["collapsed"].isna()]
     metric = record.task.headline
     table = collapsed_frame(own, metric) if healthy.empty else display_frame(healthy, metric)
-    shown = table[[name for name in table.columns if table[name].any()]]
+    compact = table[[name for name in table.columns if table[name].any()]]
     seeds = number_of(int(own["n"].max()), "seed")
     what = f"Its setting in the bench `{markdown_text(bench.name)}`, over {seeds} (leaderboard.md there explains the columns):"
-    return "\n".join([what, "", *markdown_table(shown)])
+    return "\n".join([what, "", *markdown_table(compact)])
 
 
 def _same(cell: object, value: object) -> bool:
@@ -116,11 +116,11 @@ def data_words(record: Record) -> str:
     channels, height, width = data["shape"]
     source = f", from {without_path(data['source'])}" if data.get("source") else ""
     notes = " ".join(f"{note[0].upper()}{note[1:].rstrip('.')}." for note in data.get("notes", []))
-    told = taught_on(record)
+    transfer = taught_on(record)
     return (
         f"`{record.run.data.name}`{markdown_text(source)}{_classes_words(record)}, {height}x{width} "
         f"{'grey' if channels == 1 else 'colour'} images: {counts}; fingerprint `{record.run.data.fingerprint}`."
-        + (f" Taught on: {markdown_text(told)}." if told else "")
+        + (f" Taught on: {markdown_text(transfer)}." if transfer else "")
         + (f" {markdown_text(notes)}" if notes else "")
     )
 

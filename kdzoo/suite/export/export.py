@@ -67,8 +67,8 @@ def write_student(
     teacher: who teaches it while it is quantised (`qat`). words: what is said of it below the code that uses it, in Markdown.
     """
     if how == "onnx":
-        written = write_onnx(out, student, splits, words, pixels=pixels, int8=int8, teacher=teacher)
-        return (f"opset {written.opset}; {written.agreement}", *([] if written.int8 is None else [int8_line(written.int8)]))
+        export = write_onnx(out, student, splits, words, pixels=pixels, int8=int8, teacher=teacher)
+        return (f"opset {export.opset}; {export.agreement}", *([] if export.int8 is None else [int8_line(export.int8)]))
     if how == "timm":
         write_timm(out, student, words)
     else:
@@ -88,9 +88,9 @@ def teacher_of(located: LocatedRun, student: Student) -> Teaching | None:
 
 def check_request(how: Format, *, pixels: bool = False, int8: Way | None = None) -> None:
     """Raise InputError for options that a format does not have, and for one whose packages are not installed."""
-    asked = [name for name, value in (("--pixels", pixels), ("--int8", int8)) if value]
-    if asked and how != "onnx":
-        raise InputError(f"{' and '.join(asked)}: only for an ONNX graph; leave it out, or use `--format onnx` instead of {how}")
+    options = [name for name, value in (("--pixels", pixels), ("--int8", int8)) if value]
+    if options and how != "onnx":
+        raise InputError(f"{' and '.join(options)}: only for an ONNX graph; leave it out, or use `--format onnx` instead of {how}")
     if how == "onnx":
         require_packages()
     if int8 == "qat":

@@ -161,12 +161,12 @@ def check_graph(path: Path, student: Student, test: Subset, *, count: int, pixel
     chosen = torch.arange(min(count, len(test.targets)), device=test.images.device)
     for batch in fetch(test.images, torch.split(chosen, BATCH), torch.device("cpu")):
         view = evaluation_view(batch, student.recipe.augment)
-        own = student.network.logits(view).numpy()
-        given = graph_scores(session, (view if pixels else student.body.normalise(view)).numpy())
-        differences.append(float(np.abs(own - given).max()))
-        largest.append(float(np.abs(own).max()))
-        same += int((own.argmax(1) == given.argmax(1)).sum())
-        images += len(own)
+        of_network = student.network.logits(view).numpy()
+        of_graph = graph_scores(session, (view if pixels else student.body.normalise(view)).numpy())
+        differences.append(float(np.abs(of_network - of_graph).max()))
+        largest.append(float(np.abs(of_network).max()))
+        same += int((of_network.argmax(1) == of_graph.argmax(1)).sum())
+        images += len(of_network)
     found = Agreement(images, None if student.embeds else same, max(differences), max(largest))
     if found.difference > TOLERANCE * max(found.largest, 1.0):
         raise WorkFailed(f"{path.name} is not the student that was trained: {found}")

@@ -107,13 +107,13 @@ def measure(
 ) -> Measured:
     """Both graphs on all test images, and their times in turn."""
     sessions = [open_graph(file) for file in (out, graph)]
-    named: list[list[np.ndarray]] = [[], []]
+    predictions: list[list[np.ndarray]] = [[], []]
     one: np.ndarray | None = None
     for batch in _inputs(student, test, torch.arange(len(test.targets)), pixels=pixels):
         one = batch[:1]
-        for labels, session in zip(named, sessions, strict=True):
+        for labels, session in zip(predictions, sessions, strict=True):
             labels.append(graph_scores(session, batch).argmax(1))
-    labels8, labels32 = (np.concatenate(labels) for labels in named)
+    labels8, labels32 = (np.concatenate(labels) for labels in predictions)
     right8, right32 = (labels == test.targets.numpy() for labels in (labels8, labels32))
     both, only8, only32 = int((right8 & right32).sum()), int((right8 & ~right32).sum()), int((right32 & ~right8).sum())
     low, high = paired_difference(both, only8, only32, len(right8) - both - only8 - only32)

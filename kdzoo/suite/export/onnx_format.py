@@ -46,14 +46,14 @@ def write_onnx(
     code = pixel_code(reading) if pixels else array_code(reading)
     opset = write_graph(folder / GRAPH, student, reading, _properties(student, reading, pixels), pixels=pixels)
     found = check_graph(folder / GRAPH, student, splits.test, count=CHECKED, pixels=pixels)
-    measured = None if int8 is None else _write_int8(folder, student, splits, int8, teacher, pixels=pixels)
+    result = None if int8 is None else _write_int8(folder, student, splits, int8, teacher, pixels=pixels)
     write_classes(folder, student)
     code.copy_modules(folder)
     checked = f"ONNX opset {opset}; any number of images in a batch. Compared in onnxruntime with the network in PyTorch: {found}."
-    in_int8 = "" if measured is None else f"## In 8 bits\n\n{int8_words(measured)}\n\n"
-    usage = onnx_usage(code, GRAPH if measured is None else GRAPH_INT8, embeds=student.embeds)
+    in_int8 = "" if result is None else f"## In 8 bits\n\n{int8_words(result)}\n\n"
+    usage = onnx_usage(code, GRAPH if result is None else GRAPH_INT8, embeds=student.embeds)
     write_bytes(folder / "README.md", readme(student, reading, usage, f"{checked}\n\n{in_int8}{words}").encode())
-    return OnnxExport(opset, found, measured)
+    return OnnxExport(opset, found, result)
 
 
 def _write_int8(folder: Path, student: Student, splits: Splits, way: Way, teacher: Teaching | None, *, pixels: bool) -> Measured:

@@ -37,8 +37,8 @@ class Quantisation:
 
     def __str__(self) -> str:
         layers = "first layer" if self.first_in_float == 1 else f"first {self.first_in_float} layers"
-        kept = f"the {layers} and the classifier in float32" if self.first_in_float else "every layer in 8 bits"
-        return f"{kept}, ranges of activations by {self.ranges}"
+        rest = f"the {layers} and the classifier in float32" if self.first_in_float else "every layer in 8 bits"
+        return f"{rest}, ranges of activations by {self.ranges}"
 
 
 @dataclass(frozen=True)

@@ -92,21 +92,21 @@ def _part(at: int, name: str, tables: BenchTables, numbers: Iterator[int]) -> Be
     bench = tables.bench
     anchor = f"bench-{at + 1}"
     charts = {kind: [Placed(next(numbers), _under(anchor, chart)) for chart in charts_of(kind, tables)] for kind in KINDS}
-    shown = [frame for _, frame in sections(bench, tables.board)]
-    listed, words = _listed_runs(tables)
+    frames = [frame for _, frame in sections(bench, tables.board)]
+    rows, words = _listed_runs(tables)
     return BenchPart(
         name=name,
         anchor=anchor,
         tables=tables,
         answers=tuple(answers(tables)),
         leaderboards=tuple(leaderboard_tables(tables)),
-        notes=(*footnotes(bench, tables.board, shown), *bench.portable_notes),
+        notes=(*footnotes(bench, tables.board, frames), *bench.portable_notes),
         charts=charts,
         omissions={kind: KINDS[kind].omissions(tables) for kind in KINDS},
         failures=failure_table(bench.records),
         environment=text_table("What the runs were trained with", environment_rows(bench)),
-        specifications=specifications(bench, listed["id"]),
-        listed=listed,
+        specifications=specifications(bench, rows["id"]),
+        listed=rows,
         runs=words,
     )
 
@@ -122,8 +122,8 @@ def _listed_runs(tables: BenchTables) -> tuple[pd.DataFrame, str]:
     if count <= MOST_RUNS:
         return runs_frame(tables.bench), f"All {number_of(count, 'run')}, as in runs.csv"
     chosen = {record.id for block in tables.bench.blocks for standing in block.standings for record in standing.candidate.records}
-    listed = runs_frame(tables.bench, chosen).head(MOST_RUNS)
-    return listed, f"{number_of(len(listed), 'run')} of chosen settings and controls, of {count:,} in runs.csv"
+    rows = runs_frame(tables.bench, chosen).head(MOST_RUNS)
+    return rows, f"{number_of(len(rows), 'run')} of chosen settings and controls, of {count:,} in runs.csv"
 
 
 def _comparison(folders: Sequence[Path]) -> dict[str, Any]:

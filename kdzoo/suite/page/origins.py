@@ -27,8 +27,8 @@ class Specifications:
 
 def specifications(bench: BenchRecords, ids: Iterable[str]) -> Specifications:
     """Every part of the runs of these ids, flat, such as `recipe.lr`."""
-    wanted = set(ids)
-    parts = {record.id: _flat(record) for record in bench.records if record.id in wanted}
+    chosen_ids = set(ids)
+    parts = {record.id: _flat(record) for record in bench.records if record.id in chosen_ids}
     names = list(dict.fromkeys(name for part in parts.values() for name in part))
     shared = {name: values.pop() for name in names if len(values := {part.get(name, "") for part in parts.values()}) == 1}
     differing = [name for name in names if name not in shared]

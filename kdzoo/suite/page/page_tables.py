@@ -64,17 +64,17 @@ def further_columns(metric: Metric) -> tuple[str, ...]:
 
 
 def _board_table(title: str, frame: pd.DataFrame, tables: BenchTables) -> PageTable:
-    declared = {column.name: column for column in columns_for(tables.metric)}
+    by_name = {column.name: column for column in columns_for(tables.metric)}
     at_first = {*essential_columns(tables.metric), *further_columns(tables.metric)}
     of_rows = "pairs" not in frame and frame.index.name != REPORTED_ROWS  # rows of the leaderboard itself, under their numbers there
     headings = tuple(
-        Heading(str(name), declared[name].meaning if name in declared else "", name in at_first, is_words(str(name)))
+        Heading(str(name), by_name[name].meaning if name in by_name else "", name in at_first, is_words(str(name)))
         for name in frame.columns
     )
     rows = []
     for number, texts in zip(frame.index, frame.itertuples(index=False), strict=True):
         of_csv = tables.board.loc[number] if of_rows else None
-        rows.append(tuple(_cell(str(text), str(name), declared, of_csv) for name, text in zip(frame.columns, texts, strict=True)))
+        rows.append(tuple(_cell(str(text), str(name), by_name, of_csv) for name, text in zip(frame.columns, texts, strict=True)))
     references = frozenset(at for at, method in enumerate(frame["method"]) if method == TEACHER)
     return PageTable(title, headings, tuple(rows), references)
 

@@ -135,12 +135,12 @@ def _live_teacher(block: Block, row: pd.Series) -> str:
     if standing is None:
         return ""
     uses = [use for record in standing.done if (use := (record.result or {}).get("teacher_cache"))]
-    asked = sum(use["lookups"] for use in uses)
-    counted = ", counting a teacher that is run in every step"
-    if not asked:
-        return counted
+    lookups = sum(use["lookups"] for use in uses)
+    remark = ", counting a teacher that is run in every step"
+    if not lookups:
+        return remark
     return (
-        f"{counted}; here {100 * sum(use['hits'] for use in uses) / asked:.0f} % of the teacher's outputs were read from the cache instead"
+        f"{remark}; here {100 * sum(use['hits'] for use in uses) / lookups:.0f} % of the teacher's outputs were read from the cache instead"
     )
 
 

@@ -69,12 +69,12 @@ class Offer:
         """The same for weights that score these of several columns; None where it is not known which."""
         classes = self.made_for
         sizes = {column.name: column.classes for column in dataset.task.several}
-        listed = ", ".join(f"{name} ({size})" for name, size in sizes.items())
+        text = ", ".join(f"{name} ({size})" for name, size in sizes.items())
         if names is None:
             hint = "say which it scores with @columns=NAME"
-            return replace(self, misfit=f"made for {classes} classes, which are not plainly one column of {dataset.name}: {listed}; {hint}")
+            return replace(self, misfit=f"made for {classes} classes, which are not plainly one column of {dataset.name}: {text}; {hint}")
         if strange := [name for name in names if name not in sizes]:
-            return replace(self, misfit=f"made for the column {strange[0]}; the columns that are learned: {listed}")
+            return replace(self, misfit=f"made for the column {strange[0]}; the columns that are learned: {text}")
         if sum(sizes[name] for name in names) != classes:
             return replace(self, misfit=f"made for {classes} classes, but {'+'.join(names)} has {sum(sizes[name] for name in names)}")
         return replace(self, misfit=None, columns=None if names == tuple(sizes) else names)

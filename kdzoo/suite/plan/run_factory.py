@@ -209,8 +209,8 @@ class RunFactory:
         paths = {"student": student.path, "teacher": teacher.path if reads_teacher else None}
         pair = f"{teacher.spec.name}{f' ({teacher_spec.views} view)' if teacher_spec.views else ''}/{student.spec.name}"
         about = self._about(run, pair=pair, teacher_id=teacher.run_id, paths=paths, trained=teacher.training)
-        measured = {"doses": {name: dose.record() for name, dose in doses.items()}} if doses else {}
-        return PlannedRun(run, {**about, **measured}, provisional)
+        more = {"doses": {name: dose.record() for name, dose in doses.items()}} if doses else {}
+        return PlannedRun(run, {**about, **more}, provisional)
 
     def _about(
         self, run: Run, *, pair: str, teacher_id: str | None, paths: Mapping[str, Any], trained: PlannedRun | None = None

@@ -39,8 +39,8 @@ def settings(request: Request, config: BenchConfig, published: Mapping[str, Pair
         return [Point()]
     if config.tune is not None:
         search = _search(request, published)
-        tried = search if config.task is None else _without_labels(request, search, published)
-        return [Point(setting, {request.terms[0]: dict(setting.hyperparameters)}) for setting in tried[: config.tune]]
+        candidates = search if config.task is None else _without_labels(request, search, published)
+        return [Point(setting, {request.terms[0]: dict(setting.hyperparameters)}) for setting in candidates[: config.tune]]
     alphas: Sequence[float | None] = config.alphas or (None,)
     weights: Sequence[float] = config.weights or (1.0,)
     doses: Sequence[float | None] = config.doses if config.doses and not why_no_dose(request) else (None,)
@@ -113,20 +113,20 @@ def _without_labels(request: Request, search: Iterable[Setting], published: Mapp
     The weight there scales the whole gradient: under SGD as the learning rate does, and under a limit on the norm of the
     gradient; under Adam without a limit it changes next to nothing.
     """
-    tried: dict[str, Setting] = {}
+    distinct: dict[str, Setting] = {}
     without_doses = [Setting(setting.hyperparameters, setting.weight) for setting in search]
     factors = [Setting(without_doses[0].hyperparameters, weight) for weight in DEFAULT_SEARCH_WEIGHTS]
     for setting in (*without_doses, *factors):
-        tried.setdefault(repr((_values(request, setting, published), setting.weight)), setting)
-    return list(tried.values())
+        distinct.setdefault(repr((_values(request, setting, published), setting.weight)), setting)
+    return list(distinct.values())
 
 
 def _values(request: Request, setting: Setting, published: Mapping[str, PairValues]) -> list[dict[str, Any]]:
     """All hyper-parameters of a request's terms at a setting of its first one."""
     own = [published[name].hyperparameters if name in published else {} for name in request.terms]
     first, *others = own
-    given = [{**first, **setting.hyperparameters}, *others]
-    return [REGISTRY.create(name, values).model_dump() for name, values in zip(request.terms, given, strict=True)]
+    per_term = [{**first, **setting.hyperparameters}, *others]
+    return [REGISTRY.create(name, values).model_dump() for name, values in zip(request.terms, per_term, strict=True)]
 
 
 def _other_settings(name: str, own: PairValues, search: Sequence[Setting]) -> Iterator[Setting]:
@@ -134,11 +134,11 @@ def _other_settings(name: str, own: PairValues, search: Sequence[Setting]) -> It
     term = REGISTRY.get(name).card.published.term
     base = own.term or term
     first = REGISTRY.create(name, own.hyperparameters).model_dump()
-    declared = REGISTRY.create(name, search[0].hyperparameters).model_dump()
+    defaults = REGISTRY.create(name, search[0].hyperparameters).model_dump()
     for setting in search:
         values = REGISTRY.create(name, setting.hyperparameters).model_dump()
         if setting.dose is not None:  # of the pair's own hyper-parameters, where no others are tried
-            yield Setting(first if values == declared else values, dose=setting.dose)
+            yield Setting(first if values == defaults else values, dose=setting.dose)
             continue
         weight = setting.weight if setting.alpha is not None else tidy(setting.weight * term / base)
         if (values, weight, setting.alpha) != (first, 1.0, None):

@@ -176,10 +176,10 @@ def _notes_on_choice(pairs: Iterable[PairRuns]) -> list[str]:
         counts |= {label: len(found) for label, found in settings.items() if len(found) > counts.get(label, 1)}
     if not counts:
         return []
-    listed = ", ".join(f"{number_of(count, 'setting')} of {label}" for label, count in counts.items())
+    text = ", ".join(f"{number_of(count, 'setting')} of {label}" for label, count in counts.items())
     no_verdict = ", and there is no verdict about KD, which has several" if KD in counts else ""
     return [
-        f"no image is held out for validation, so that nothing can choose among {listed}: each is a row of its own{no_verdict}; "
+        f"no image is held out for validation, so that nothing can choose among {text}: each is a row of its own{no_verdict}; "
         "--val-fraction 0.2 holds some out, or give one setting of each method"
     ]
 

@@ -57,11 +57,11 @@ def _faults_of_metrics(place: str, metrics: Mapping[str, Any]) -> Iterator[str]:
         return
     shares = metrics.get("accuracy_per_class") or []
     right = [None if count == 0 else 1 - wrong / count for wrong, count in zip(errors, images, strict=True)]
-    counted = [share for share in right if share is not None]
+    shares_of_present = [share for share in right if share is not None]
     for name, value, expected in (
         ("n", metrics["n"], sum(images)),
         ("top1", metrics.get("top1"), 1 - sum(errors) / max(sum(images), 1)),
-        ("balanced", metrics.get("balanced"), sum(counted) / max(len(counted), 1)),
+        ("balanced", metrics.get("balanced"), sum(shares_of_present) / max(len(shares_of_present), 1)),
         *((f"accuracy_per_class[{at}]", share, one) for at, (share, one) in enumerate(zip(shares, right, strict=False))),
     ):
         if value is not None and expected is not None and not math.isclose(value, expected, abs_tol=CLOSE):
@@ -93,8 +93,8 @@ def _faults_of_epochs(record: Record, result: Mapping[str, Any], folder: RunFold
     if owners != {folder.id}:
         yield f"metrics.jsonl: lines of another run than {folder.id}"
         return
-    for name, told, recorded in facts:
-        if _known(told, recorded) != _known(recorded, told):
+    for name, in_file, in_result in facts:
+        if _known(in_file, in_result) != _known(in_result, in_file):
             yield f"metrics.jsonl: {name} of its last line is not what result.json has"
 
 
@@ -114,12 +114,12 @@ def _faults_of_predictions(record: Record, result: Mapping[str, Any], folder: Ru
         if metrics is None or metrics.get("top1") is None:
             continue
         try:
-            kept = read_predictions(folder.predictions, folder.id, part=part, classes=record.run.data.classes)
+            rows = read_predictions(folder.predictions, folder.id, part=part, classes=record.run.data.classes)
         except DamagedFile as error:
             yield str(error).removeprefix(f"{folder.path}/")
             return
-        labelled = kept.targets >= 0
-        right = float((kept.log_probs.argmax(1) == kept.targets)[labelled].mean())
+        labelled = rows.targets >= 0
+        right = float((rows.log_probs.argmax(1) == rows.targets)[labelled].mean())
         if not math.isclose(right, metrics["top1"], abs_tol=CLOSE):
             yield f"last.{part}.top1: {metrics['top1']:g}, but its predictions come to {right:g}"
 

@@ -62,10 +62,10 @@ def _test(records: list[Record], point: Point, place: str) -> Control:
         if fault := _other_bits(record, point):
             return Control(what, "disagrees", fault)
     parts = [(part, [value for one in records if (value := one.headline(part)) is not None]) for part in ("test", "val")]
-    compared = [(part, values, spread) for part, values in parts if values and (spread := point.spread(part)) is not None]
-    if not compared:
+    comparisons = [(part, values, spread) for part, values in parts if values and (spread := point.spread(part)) is not None]
+    if not comparisons:
         return Control(what, "not comparable", "its reference point has fewer than five seeds")
-    return Control(what, *_verdict(compared, first.task.headline))
+    return Control(what, *_verdict(comparisons, first.task.headline))
 
 
 def _other_bits(record: Record, point: Point) -> str | None:
@@ -113,6 +113,6 @@ def _teachers(done: Iterable[Record], points: Mapping[str, Point]) -> Iterator[C
         seen.add((run_id, str(teacher.get("weights_digest"))))
         metric = record.task.headline
         values = [(part, teacher[part][metric.name], point.spread(part)) for part in ("test", "val") if teacher.get(part) is not None]
-        compared = [(part, [value], spread) for part, value, spread in values if spread is not None]
-        if compared:
-            yield Control(f"teacher {run_id}", *_verdict(compared, metric))
+        comparisons = [(part, [value], spread) for part, value, spread in values if spread is not None]
+        if comparisons:
+            yield Control(f"teacher {run_id}", *_verdict(comparisons, metric))

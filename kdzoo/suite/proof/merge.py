@@ -64,10 +64,10 @@ def merge(folders: Sequence[Path], tables: Sequence[Path], out: Path, points: Ma
     everything = [record for source in sources for record in source.records.values()]
     spreads = Spreads(points, points_of(_once(everything)))
     problems: list[str] = []
-    kept = {run_id: _keep(run_id, sources, spreads, problems) for run_id in sorted({record.id for record in everything})}
+    sources_of = {run_id: _keep(run_id, sources, spreads, problems) for run_id in sorted({record.id for record in everything})}
     problems += _mixed_versions(everything)
     raise_if_any(problems)
-    return _write(kept, sources, tables, out)
+    return _write(sources_of, sources, tables, out)
 
 
 def _sources(folders: Sequence[Path]) -> list[Source]:

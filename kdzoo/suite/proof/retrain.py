@@ -171,8 +171,8 @@ def _trained_teacher(
     run_id: str, digest: str | None, record: Record, bench: Bench, scratch: Path, where: Elsewhere, train: Train
 ) -> TeacherHere:
     """The teacher of a run trained again, and whether that came to the recorded weights."""
-    recorded = _record_of(run_id, bench)
-    result = recorded.result() if recorded is not None and recorded.state() == "done" else None
+    folder = _record_of(run_id, bench)
+    result = folder.result() if folder is not None and folder.state() == "done" else None
     threads = _threads(record)
     here = environment(torch.device("cpu"), threads)
     same_kind = why_not_same_bits((record.result or {})["environment"], here, bench.options_of(record.id)) is None
@@ -181,15 +181,15 @@ def _trained_teacher(
         file = _trained(run_id, record, bench, scratch, where, train, count)
         if digest is not None and digest_of(file) == digest:
             return TeacherHere(str(file), exact=True)
-    told = f"its teacher {run_id}, trained again, came to other weights"
+    sentence = f"its teacher {run_id}, trained again, came to other weights"
     if not same_kind or digest is None:
-        return TeacherHere(str(file), exact=False, text=told)
+        return TeacherHere(str(file), exact=False, text=sentence)
     if result is not None:
         return TeacherHere(
-            str(file), exact=False, fault=f"{told} than {digest[:12]}..., by which it was taught; here the same were expected"
+            str(file), exact=False, fault=f"{sentence} than {digest[:12]}..., by which it was taught; here the same were expected"
         )
-    tried = ", ".join(map(str, counts))
-    return TeacherHere(str(file), exact=False, text=f"{told} (with {tried} threads; how many it had is not recorded)")
+    numbers = ", ".join(map(str, counts))
+    return TeacherHere(str(file), exact=False, text=f"{sentence} (with {numbers} threads; how many it had is not recorded)")
 
 
 def digest_of(file: Path) -> str | None:

@@ -68,7 +68,7 @@ def submit(bench_folder: Path, out: Path, *, author: str, points: Mapping[str, P
     ensure_writable(out)
     rows = _one_run_a_row(bench)
     store = Store(bench_folder)
-    kept = [_pack_run(store.run(run_id), Store(out).run(run_id), predictions=run_id in rows) for run_id in store.ids()]
+    packed = [_pack_run(store.run(run_id), Store(out).run(run_id), predictions=run_id in rows) for run_id in store.ids()]
     teachers = [_pack_teacher(run_id, bench_folder, out) for run_id in sorted(_teachers(bench))]
     plugins = _pack_plugins(bench_folder, out)
     if (bench_folder / DOSES).exists():
@@ -79,7 +79,7 @@ def submit(bench_folder: Path, out: Path, *, author: str, points: Mapping[str, P
     (out / TABLES_LOCK).unlink(missing_ok=True)
     about = {"author": author, "kdzoo": VERSION, "bench": bench.name, "edition": edition, "plugins": plugins}
     write_json(out / "submission.json", about)
-    found = Submission(out, len(kept), sum(kept), sum(teachers), controls, edition)
+    found = Submission(out, len(packed), sum(packed), sum(teachers), controls, edition)
     write_bytes(out / "SUBMISSION.md", _page(found, bench.name, author, plugins).encode())
     return found
 
@@ -156,8 +156,8 @@ def _pack_teacher(run_id: str, bench_folder: Path, out: Path) -> bool:
 def _pack_plugins(bench_folder: Path, out: Path) -> list[str]:
     """Copy the files of the bench's plugins with the modules beside them; their names. Raises InputError for one that is gone."""
     files = [Path(name) for start in read_starts(bench_folder) for name in start.config.get("plugin", ())]
-    if gone := [file for file in dict.fromkeys(files) if not file.is_file()]:
-        raise InputError(*(f"plugin: {file} is gone: nobody could train these runs again" for file in gone))
+    if missing := [file for file in dict.fromkeys(files) if not file.is_file()]:
+        raise InputError(*(f"plugin: {file} is gone: nobody could train these runs again" for file in missing))
     for file in dict.fromkeys(files):
         for part in (file, *files_beside(file)):
             write_bytes(out / "plugins" / part.name, part.read_bytes())

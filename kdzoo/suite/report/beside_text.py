@@ -40,24 +40,24 @@ def legend(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _shown(rows: pd.DataFrame, letters: Mapping[str, str]) -> pd.DataFrame:
     """Rows as text; our numbers stand once where a method has several published ones."""
-    listed = [row for _, row in rows.iterrows()]
-    again = [at > 0 and all(_same(row[key], listed[at - 1][key]) for key in ("method", "setting")) for at, row in enumerate(listed)]
+    series = [row for _, row in rows.iterrows()]
+    again = [at > 0 and all(_same(row[key], series[at - 1][key]) for key in ("method", "setting")) for at, row in enumerate(series)]
 
     def once(cell: Callable[[pd.Series], str]) -> list[str]:
-        return ["" if repeated else cell(row) for repeated, row in zip(again, listed, strict=True)]
+        return ["" if is_again else cell(row) for is_again, row in zip(again, series, strict=True)]
 
-    shown = {
+    cells = {
         "method": once(lambda row: method_words(str(row["method"]))),
         "setting": once(lambda row: _word(row["setting"])),
         "n": once(lambda row: f"{row['ours n']:.0f}"),
         "ours": once(lambda row: spread_words(row[f"ours {HEADLINE}"], math.nan, TASK.headline)),
         "sd": once(lambda row: spread_words(row["ours sd"], math.nan, TASK.headline)),
-        "published": [spread_words(row[f"published {HEADLINE}"], _float(row["published sd"]), TASK.headline) for row in listed],
-        DIFFERENCE: [interval_words(row[DIFFERENCE], row[f"{DIFFERENCE} low"], row[f"{DIFFERENCE} high"], TASK.headline) for row in listed],
-        "table": [_word(row["table"]) for row in listed],
-        "differs": [_marked(row["differs"], letters) for row in listed],
+        "published": [spread_words(row[f"published {HEADLINE}"], _float(row["published sd"]), TASK.headline) for row in series],
+        DIFFERENCE: [interval_words(row[DIFFERENCE], row[f"{DIFFERENCE} low"], row[f"{DIFFERENCE} high"], TASK.headline) for row in series],
+        "table": [_word(row["table"]) for row in series],
+        "differs": [_marked(row["differs"], letters) for row in series],
     }
-    return pd.DataFrame(shown, index=rows.index, dtype=object)
+    return pd.DataFrame(cells, index=rows.index, dtype=object)
 
 
 def _marked(differs: Any, letters: Mapping[str, str]) -> str:

@@ -47,13 +47,13 @@ def columns_of(frame: pd.DataFrame, columns: str, known: Sequence[str] = ()) -> 
     if columns.strip().lower() == ALL_COLUMNS:
         return frame
     names = {str(name).lower(): str(name) for name in (*known, *frame.columns)}
-    wanted = [name.strip() for name in columns.split(",") if name.strip()]
-    if not wanted:
+    requested = [name.strip() for name in columns.split(",") if name.strip()]
+    if not requested:
         raise InputError(f"columns: expected names separated by commas, or all, got {columns!r}")
-    if wrong := [unknown("columns", name, sorted(names.values())) for name in wanted if name.lower() not in names]:
+    if wrong := [unknown("columns", name, sorted(names.values())) for name in requested if name.lower() not in names]:
         raise InputError(*wrong)
     first = ("method",) if known or "method" in frame else ()
-    return frame[[name for name in dict.fromkeys((*first, *(names[name.lower()] for name in wanted))) if name in frame]]
+    return frame[[name for name in dict.fromkeys((*first, *(names[name.lower()] for name in requested))) if name in frame]]
 
 
 @dataclass(frozen=True)

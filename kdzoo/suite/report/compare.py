@@ -46,9 +46,9 @@ def compare(paths: Sequence[Path]) -> Comparison:
     task = _one_task(sides, names)
     metric = task.headline
     keys = _keys(sides)
-    shown = [key for key in (*KEYS, *DETAILS) if key in keys or (key in KEYS and any(side.has(key) for side in sides))]
-    rows = [_row(entries, metric, shown, names) for entries in _joined(sides, keys)]
-    columns = [*shown, *(f"{name} {part}" for name in names for part in ("setting", metric.name, "sd", "n"))]
+    details = [key for key in (*KEYS, *DETAILS) if key in keys or (key in KEYS and any(side.has(key) for side in sides))]
+    rows = [_row(entries, metric, details, names) for entries in _joined(sides, keys)]
+    columns = [*details, *(f"{name} {part}" for name in names for part in ("setting", metric.name, "sd", "n"))]
     columns += [f"{name} - {names[0]}{part}" for name in names[1:] for part in ("", " low", " high", " p", " test")]
     frame = pd.DataFrame(rows, columns=columns)
     return Comparison(task, frame, (*_copies(frame, names), *_warnings(sides, names)), tuple(names))
@@ -62,8 +62,8 @@ def _one_task(sides: Sequence[Side], names: Sequence[str]) -> Task:
     heads = {side.task.headline.name for side in sides}
     primaries = {side.task.columns[0].name for side in sides if side.task.columns}
     if len(heads) > 1 or len(primaries) > 1:
-        listed = ", ".join(f"{name} is of {side.task.name}" for name, side in zip(names, sides, strict=True))
-        raise InputError(f"compare: expected benches of one task: {listed}")
+        tasks = ", ".join(f"{name} is of {side.task.name}" for name, side in zip(names, sides, strict=True))
+        raise InputError(f"compare: expected benches of one task: {tasks}")
     return sides[0].task
 
 

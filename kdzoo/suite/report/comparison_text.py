@@ -27,19 +27,19 @@ def comparison_frame(frame: pd.DataFrame, names: Sequence[str], metric: Metric) 
     Settings are one column where all sides that have a row have the same there.
     """
     rows = [row for _, row in frame.iterrows()]
-    shown = {"method": [method_words(str(row["method"])) for row in rows]}
+    cells = {"method": [method_words(str(row["method"])) for row in rows]}
     settings = [[cell_text(row[f"{name} setting"], False) for name in names if not pd.isna(row[f"{name} {metric.name}"])] for row in rows]
     if all(len(set(of_row)) <= 1 for of_row in settings):
-        shown["setting"] = [of_row[0] if of_row else "" for of_row in settings]
+        cells["setting"] = [of_row[0] if of_row else "" for of_row in settings]
     else:
-        shown |= {f"{name} setting": [cell_text(row[f"{name} setting"], False) for row in rows] for name in names}
+        cells |= {f"{name} setting": [cell_text(row[f"{name} setting"], False) for row in rows] for name in names}
     for name in names:
-        shown[name] = [spread_words(row[f"{name} {metric.name}"], row[f"{name} sd"], metric) for row in rows]
+        cells[name] = [spread_words(row[f"{name} {metric.name}"], row[f"{name} sd"], metric) for row in rows]
     for name in names:
-        shown[f"{name} n"] = [cell_text(row[f"{name} n"], False) for row in rows]
+        cells[f"{name} n"] = [cell_text(row[f"{name} n"], False) for row in rows]
     for name in names[1:]:
         difference = f"{name} - {names[0]}"
-        shown[difference] = [interval_words(row[difference], row[f"{difference} low"], row[f"{difference} high"], metric) for row in rows]
-        shown[f"{difference} p"] = [p_value_words(row[f"{difference} p"]) for row in rows]
-        shown[f"{difference} test"] = [cell_text(row[f"{difference} test"], False) for row in rows]
-    return pd.DataFrame(shown, index=frame.index, dtype=object)
+        cells[difference] = [interval_words(row[difference], row[f"{difference} low"], row[f"{difference} high"], metric) for row in rows]
+        cells[f"{difference} p"] = [p_value_words(row[f"{difference} p"]) for row in rows]
+        cells[f"{difference} test"] = [cell_text(row[f"{difference} test"], False) for row in rows]
+    return pd.DataFrame(cells, index=frame.index, dtype=object)

@@ -14,8 +14,8 @@ from kdzoo.text import number_of
 
 def edition_of(folder: Path) -> str | None:
     """The edition that a bench was last asked to be of; None where it was asked for none. Raises InputError for a damaged file."""
-    named = [start.config.get("edition") for start in read_starts(folder)]
-    return next((str(name) for name in reversed(named) if name is not None), None)
+    editions = [start.config.get("edition") for start in read_starts(folder)]
+    return next((str(name) for name in reversed(editions) if name is not None), None)
 
 
 def misfits(name: str, records: Iterable[Record]) -> dict[str, list[str]]:

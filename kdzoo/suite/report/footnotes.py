@@ -83,24 +83,24 @@ def _shared(blocks: Sequence[Block], say: Callable[[Block], str]) -> list[str]:
 def meanings(frames: Sequence[pd.DataFrame], metric: Metric) -> str:
     """What the columns mean that stand in one of these tables."""
     tables = [frame for frame in frames if "pairs" not in frame]
-    shown = {str(name) for frame in tables for name in frame.columns}
+    headings = {str(name) for frame in tables for name in frame.columns}
     cells = [cell for frame in tables for name in frame for cell in frame[name] if str(name).startswith("vs ")]
     intervals, marks = any("[" in cell for cell in cells), any(cell.endswith("*") for cell in cells)
     whose = {"vs KD": "tuned Hinton KD (hinton)", f"vs {STUDENT_ALONE}": "the student alone"}
-    named = [name for name in whose if name in shown]
+    controls = [name for name in whose if name in headings]
     words = []
-    if named:
+    if controls:
         words.append(
-            f"{' and '.join(named)}: difference{'s' * (len(named) > 1)} to {' and to '.join(whose[name] for name in named)} "
+            f"{' and '.join(controls)}: difference{'s' * (len(controls) > 1)} to {' and to '.join(whose[name] for name in controls)} "
             f"in {metric.difference_words}" + (", with the 95 % interval of this row by itself." if intervals else ".")
         )
-    if any(name.startswith("p ") for name in shown):
+    if any(name.startswith("p ") for name in headings):
         words.append("p: its p-value.")
-    if any(name.endswith(f" {ALL_COLUMNS}") for name in shown):
+    if any(name.endswith(f" {ALL_COLUMNS}") for name in headings):
         words.append("all: the interval and p-value for all rows at once, from which a row picked from the table may be claimed.")
     if marks:
         words.append("*: stands after Holm's correction for all rows.")
-    words += [f"{column.name}: {column.meaning}." for column in columns_for(metric) if column.name in shown and column.meaning]
+    words += [f"{column.name}: {column.meaning}." for column in columns_for(metric) if column.name in headings and column.meaning]
     return " ".join(words)
 
 
@@ -139,8 +139,8 @@ def _listed(seeds: Iterable[int]) -> str:
 def control(block: Block) -> str:
     """A warning where plain KD was trained with other coefficients than its published ones alone; else empty."""
     kd = block.only(KD)
-    tried = [record for record in block.records if record.method == KD]
-    if kd is None or block.table_key.phase == "refit" or any(map(at_published_coefficients, tried)):
+    runs = [record for record in block.records if record.method == KD]
+    if kd is None or block.table_key.phase == "refit" or any(map(at_published_coefficients, runs)):
         return ""
     return (
         f"The KD control is at {kd.setting}: an axis such as --weights or --alphas varies the controls too, and its published "

@@ -77,7 +77,7 @@ def _recipes(tables: Mapping[TableKey, Sequence[Record]]) -> dict[TableKey, str]
     alike: dict[tuple[Any, ...], list[TableKey]] = {}
     for key in tables:
         alike.setdefault(key[: len(HEAD)], []).append(key)
-    named: dict[TableKey, str] = {}
+    words_of: dict[TableKey, str] = {}
     for group in alike.values():
         parts = {key: flatten({**json.loads(key.ground), "teacher": json.loads(key.teacher or "{}")}) for key in group}
         names = sorted({name for part in parts.values() for name in part})
@@ -85,8 +85,8 @@ def _recipes(tables: Mapping[TableKey, Sequence[Record]]) -> dict[TableKey, str]
         for key, part in parts.items():
             transfer = taught_on(tables[key][0])
             words = [f"taught on {transfer}"] if transfer else []
-            named[key] = ", ".join([key.recipe, *words, *(f"{name}={part[name]}" for name in differing if name in part)])
-    return named
+            words_of[key] = ", ".join([key.recipe, *words, *(f"{name}={part[name]}" for name in differing if name in part)])
+    return words_of
 
 
 def _values_of(name: str, parts: Iterable[Mapping[str, Any]]) -> set[str]:

@@ -16,10 +16,10 @@ def as_markdown(bench: BenchRecords, board: pd.DataFrame, columns: str = ALL_COL
     """The leaderboard for a reader: the verdict, per cent with standard deviations and intervals, and the protocol below."""
     lines = [f"# {markdown_text(bench.name)}", ""]
     lines += [f"{markdown_text(line)}\n" for line in verdicts(bench)]
-    parts = [(title, selected(shown, columns, bench.task.headline)) for title, shown in sections(bench, board)]
-    for title, shown in parts:
-        lines += [f"## {markdown_text(title)}", "", *markdown_table(shown), ""]
-    lines += [f"{markdown_text(line)}\n" for line in footnotes(bench, board, [shown for _, shown in parts])]
+    parts = [(title, selected(frame, columns, bench.task.headline)) for title, frame in sections(bench, board)]
+    for title, frame in parts:
+        lines += [f"## {markdown_text(title)}", "", *markdown_table(frame), ""]
+    lines += [f"{markdown_text(line)}\n" for line in footnotes(bench, board, [frame for _, frame in parts])]
     failed = [record for record in bench.records if record.state == "failed"]
     lines += [f"- failed: `{record.id}` (seed {record.run.seed}): {markdown_text(record.error)}" for record in failed]
     lines += [f"- {markdown_text(note)}" for note in bench.portable_notes]

@@ -91,20 +91,20 @@ def _images(record: Record, number: Published) -> Mark | None:
     share = (1 - data.val_fraction) * data.label_fraction
     if whole is None:
         return Mark("images", f"{100 * share:g} % of the training images here, all there")
-    used = round((data.limit or whole) * share)
-    return Mark("images", f"{used:,} training images here, {whole:,} there")
+    count = round((data.limit or whole) * share)
+    return Mark("images", f"{count:,} training images here, {whole:,} there")
 
 
 def _hyperparameters(record: Record) -> Mark | None:
     """Other temperatures, powers and so on than the methods declare, or than the recipe has for this pair."""
     methods = record.about.get("methods", {})
     others = [
-        f"{term.method}.{name} {value:g} here, {declared:g} declared"
-        if all(isinstance(one, int | float) and not isinstance(one, bool) for one in (value, declared))
-        else f"{term.method}.{name} {value} here, {declared} declared"
+        f"{term.method}.{name} {value:g} here, {default:g} declared"
+        if all(isinstance(one, int | float) and not isinstance(one, bool) for one in (value, default))
+        else f"{term.method}.{name} {value} here, {default} declared"
         for term in record.run.objective.terms
         for name, value in term.hyperparameters.items()
-        if value != (declared := methods.get(term.method, {}).get("declared", {}).get(name, value))
+        if value != (default := methods.get(term.method, {}).get("declared", {}).get(name, value))
     ]
     return Mark("hyper-parameters", ", ".join(others)) if others else None
 

@@ -20,18 +20,18 @@ WIDTH = 120
 
 def as_html(bench: BenchRecords, board: pd.DataFrame) -> str:
     """The verdict, the tables with the columns that fit, failed runs and notes; footnotes behind a word that opens them."""
-    metric, shown = bench.task.headline, []
+    metric, frames = bench.task.headline, []
     parts = [_paragraph(line, "strong") for line in verdicts(bench)]
     for title, whole in sections(bench, board):
         frame = as_many_as_fit(whole, WIDTH, essential_columns(metric), optional_columns(metric))
-        shown.append(frame)
+        frames.append(frame)
         parts.append(html_table(frame, f"{bench.name}: {title}"))
         if left := missing_columns(whole, frame):
             parts.append(_paragraph(f"{number_of(len(left), 'more column')} in leaderboard.csv: {'; '.join(left)}", "small"))
     failed = [record for record in bench.records if record.state == "failed"]
     parts += [_paragraph(f"failed: {record.id} (seed {record.run.seed}): {record.error}") for record in failed]
     parts += [_paragraph(f"note: {note}") for note in bench.notes]
-    parts.append(_details("How to read it", [line for note in footnotes(bench, board, shown) for line in note.splitlines()]))
+    parts.append(_details("How to read it", [line for note in footnotes(bench, board, frames) for line in note.splitlines()]))
     return "\n".join(parts)
 
 

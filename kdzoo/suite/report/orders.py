@@ -162,8 +162,8 @@ def orders_words(blocks: Sequence[Block], outcomes: Sequence[Outcome]) -> str:
     counts = Counter(one.method for one in outcomes if one.word == BETTER)
     if not counts:
         return f"{order} No method is shown to be better than tuned KD in any of {number_of(len(blocks), 'table')}."
-    listed = ", ".join(f"'{method}' in {count}" for method, count in counts.most_common())
-    return f"{order} Shown to be better than tuned KD, of {number_of(len(blocks), 'table')}: {listed}."
+    methods = ", ".join(f"'{method}' in {count}" for method, count in counts.most_common())
+    return f"{order} Shown to be better than tuned KD, of {number_of(len(blocks), 'table')}: {methods}."
 
 
 def _by_method(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:

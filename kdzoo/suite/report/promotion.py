@@ -30,8 +30,8 @@ def best_settings(orders: Mapping[str, Order], methods: Mapping[str, str], count
     """
     ranked = sorted(orders, key=orders.__getitem__, reverse=True)
     first = [next((name for name in ranked if methods[name] == control), None) for control in controls]
-    kept = list(dict.fromkeys([*(name for name in first if name is not None), *ranked]))[:count]
-    return sorted(kept, key=ranked.index)
+    names = list(dict.fromkeys([*(name for name in first if name is not None), *ranked]))[:count]
+    return sorted(names, key=ranked.index)
 
 
 def _order_at(folders: Sequence[RunFolder], epoch: int) -> Order | None:

@@ -29,9 +29,9 @@ def protocol_of(bench: BenchRecords) -> dict[str, frozenset[str]]:
 
 def _compared(record: Record) -> tuple[object, ...]:
     """Equal for runs that are equal in all that has to be: most of a bench's are, and are spelled out once."""
-    written = (record.canonical.get(part) for part in ("data", "recipe", "student", "teacher", "engine"))
+    parts = (record.canonical.get(part) for part in ("data", "recipe", "student", "teacher", "engine"))
     versions = tuple((term.method, term.version) for term in record.run.objective.terms)
-    return (*written, versions, taught_on(record), record.table_key.phase, record.table_key.recipe, tuple(_machine(record).items()))
+    return (*parts, versions, taught_on(record), record.table_key.phase, record.table_key.recipe, tuple(_machine(record).items()))
 
 
 def _parts(record: Record) -> dict[str, Any]:

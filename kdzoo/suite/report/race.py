@@ -39,8 +39,8 @@ class Decision:
 
     def __str__(self) -> str:
         parts = [("best", self.best), ("widest interval", self.widest)]
-        named = [f"{word}: {', '.join(standing.record.method for standing in standings)}" for word, standings in parts if standings]
-        return f"{self.block.table_key.pair}: {'; '.join(named)}"
+        texts = [f"{word}: {', '.join(standing.record.method for standing in standings)}" for word, standings in parts if standings]
+        return f"{self.block.table_key.pair}: {'; '.join(texts)}"
 
 
 def decide(bench: BenchRecords, config: BenchConfig, race: Race) -> tuple[Decision, ...]:

@@ -27,13 +27,13 @@ def render(frame: pd.DataFrame, how: str, task: Task) -> str:
         return as_csv(frame).decode()
     if how == "json":
         return json.dumps(json.loads(_with_integers(frame).to_json(orient="records", double_precision=15)), indent=1, ensure_ascii=False)
-    shown = words(frame, task)
+    text = words(frame, task)
     if how == "table":
-        return str(shown.to_string(index=False))
+        return str(text.to_string(index=False))
     if how == "md":
-        return "\n".join(markdown_table(shown))
+        return "\n".join(markdown_table(text))
     if how == "latex":
-        return _latex(shown)
+        return _latex(text)
     raise InputError(unknown("format", how, FORMATS))
 
 
@@ -58,14 +58,14 @@ DIFFERENCES = re.compile(r" - |^vs_")
 
 def words(frame: pd.DataFrame, task: Task) -> pd.DataFrame:
     """The frame as text for a reader, shares in per cent. task: that of the rows."""
-    shown = frame.copy().astype(object)
+    text = frame.copy().astype(object)
     shares = re.compile("|".join([*(metric.name for metric in task.metrics if metric.unit == "share"), "gap_closed"]))
     for column in map(str, frame.columns):
         in_shares = shares.search(column) or (task.headline.unit == "share" and OF_HEADLINE.search(column))
         share = bool(in_shares) and not column.endswith((" p", " test"))
         sign = "+" if share and DIFFERENCES.search(column) else ""
-        shown[column] = [cell_text(value, share, sign) for value in frame[column]]
-    return shown
+        text[column] = [cell_text(value, share, sign) for value in frame[column]]
+    return text
 
 
 def cell_text(value: Any, share: bool, sign: str = "") -> str:
@@ -101,5 +101,5 @@ FIRST = re.compile(r"^[\[*]")
 
 
 def _tex(text: object) -> str:
-    written = "".join(TEX.get(sign, sign) for sign in str(text))
-    return MINUS.sub("$-$", FIRST.sub(r"{\g<0>}", written))
+    escaped = "".join(TEX.get(sign, sign) for sign in str(text))
+    return MINUS.sub("$-$", FIRST.sub(r"{\g<0>}", escaped))

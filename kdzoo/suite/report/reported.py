@@ -42,17 +42,17 @@ def reported_of(folder: Path, metric: Metric) -> pd.DataFrame | None:
 def reported_frame(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Reported rows as text."""
     order = rows.sort_values(metric.name, ascending=metric.sign < 0, kind="stable")
-    shown = {"method": order["method"].astype(str)}
+    cells = {"method": order["method"].astype(str)}
     for name in ("setting", "pair", "data", "recipe"):
         if name in order:
-            shown[name] = order[name].fillna("").astype(str)
+            cells[name] = order[name].fillna("").astype(str)
     if "n" in order:
-        shown["n"] = order["n"].map(lambda count: "" if pd.isna(count) else f"{count:g}")
+        cells["n"] = order["n"].map(lambda count: "" if pd.isna(count) else f"{count:g}")
     sd = order["sd"] if "sd" in order else pd.Series(float("nan"), order.index)
     texts = [spread_words(value, one, metric) for value, one in zip(order[metric.name], sd, strict=True)]
-    shown[f"test {metric.heading}"] = pd.Series(texts, order.index)
+    cells[f"test {metric.heading}"] = pd.Series(texts, order.index)
     if "source" in order:
-        shown["source"] = order["source"].fillna("").astype(str)
-    frame = pd.DataFrame(shown, dtype=object)
+        cells["source"] = order["source"].fillna("").astype(str)
+    frame = pd.DataFrame(cells, dtype=object)
     frame.index.name = REPORTED_ROWS
     return frame

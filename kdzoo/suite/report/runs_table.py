@@ -30,8 +30,8 @@ def runs_frame(bench: BenchRecords, only: Container[str] | None = None) -> pd.Da
 
     only: the ids of the runs that have a row; None for all. student_milliseconds is there only where one of these measured it.
     """
-    shown = bench.records if only is None else [record for record in bench.records if record.id in only]
-    records = sorted(shown, key=lambda r: (r.table_key[:-1], r.method, r.setting_key, r.run.seed, r.id))
+    chosen_records = bench.records if only is None else [record for record in bench.records if record.id in only]
+    records = sorted(chosen_records, key=lambda r: (r.table_key[:-1], r.method, r.setting_key, r.run.seed, r.id))
     recipes = {record.id: block.recipe for block in reversed(bench.blocks) for record in block.records}
     rows = [_run_row(r, recipes.get(r.id, r.table_key.recipe), bench.task) for r in records]
     columns = [name for name in _run_row(None, None, bench.task) if name != LATENCY or any(row[LATENCY] is not None for row in rows)]

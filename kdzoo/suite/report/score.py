@@ -59,14 +59,14 @@ def score_frame(blocks: Sequence[Block]) -> pd.DataFrame:
 def shown_score(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """The same as text for a reader."""
     rows = [row for _, row in frame[frame["method"] != KD].iterrows()]
-    shown = {
+    cells = {
         "method": [method_words(row["method"]) for row in rows],
         "tables": [f"{row['tables']}{f' ({row.collapsed} collapsed)' if row['collapsed'] else ''}" for row in rows],
         "vs KD": [interval_words(row["vs_kd"], row["vs_kd_low"], row["vs_kd_high"], metric) + holm_mark(row["vs_kd_holm"]) for row in rows],
         "p KD": [p_value_words(row["p_vs_kd"]) for row in rows],
         "mean rank": [f"{row['rank']:.1f} [{row['rank_low']:.1f}, {row['rank_high']:.1f}]" for row in rows],
     }
-    frame_shown = pd.DataFrame(shown, dtype=object)
+    frame_shown = pd.DataFrame(cells, dtype=object)
     return frame_shown if frame["p_vs_kd"].notna().any() else frame_shown.drop(columns="p KD")
 
 

@@ -115,11 +115,11 @@ def write_searches(folder: Path) -> pd.DataFrame:
     """Write searches.csv and searches.md of a bench from the folders of its searches alone; the table as text."""
     benches = read_searches(folder)
     frame, metric = searches_frame(benches), benches[0].task.headline
-    shown = shown_searches(frame, metric)
+    table = shown_searches(frame, metric)
     note = (
         f"Choosing and refitting repeated {len(benches)} times with disjoint seeds: mean ± sd between searches of the refits' test "
         f"{metric.phrase}; vs KD with Student's 95 % interval over searches. settings: how many different ones were chosen."
     )
     write_bytes(folder / TABLE, as_csv(frame))
-    write_bytes(folder / PAGE, ("\n".join([f"# {folder.resolve().name}: searches", "", *markdown_table(shown), "", note]) + "\n").encode())
-    return shown
+    write_bytes(folder / PAGE, ("\n".join([f"# {folder.resolve().name}: searches", "", *markdown_table(table), "", note]) + "\n").encode())
+    return table

@@ -19,22 +19,22 @@ def sections(bench: BenchRecords, board: pd.DataFrame) -> list[tuple[str, pd.Dat
     Columns in which no row has a value are left out.
     """
     blocks = bench.blocks
-    shown = []
+    parts = []
     for block in blocks:
         rows = block.rows_of(board)
         collapsed = rows["collapsed"].notna()
         if not collapsed.all():
-            shown.append((block.title, display_frame(rows[~collapsed], block.metric)))
+            parts.append((block.title, display_frame(rows[~collapsed], block.metric)))
         if collapsed.any():
-            shown.append((f"Collapsed: {block.title}", collapsed_frame(rows[collapsed], block.metric)))
+            parts.append((f"Collapsed: {block.title}", collapsed_frame(rows[collapsed], block.metric)))
     for title, group in pair_groups(blocks):
         rows_over_pairs = over_pairs(group)
-        wanted = rows_over_pairs["method"].isin(board["method"])
-        if wanted.any():
-            shown.append((title, pairs_frame(rows_over_pairs[wanted], group[0].metric)))
+        in_board = rows_over_pairs["method"].isin(board["method"])
+        if in_board.any():
+            parts.append((title, pairs_frame(rows_over_pairs[in_board], group[0].metric)))
     if (reported := reported_of(bench.folder, bench.task.headline)) is not None:
-        shown.append(("Reported: numbers of papers, in no test", reported_frame(reported, bench.task.headline)))
-    return [(title, _without_empty_columns(frame)) for title, frame in shown]
+        parts.append(("Reported: numbers of papers, in no test", reported_frame(reported, bench.task.headline)))
+    return [(title, _without_empty_columns(frame)) for title, frame in parts]
 
 
 def _without_empty_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -69,7 +69,7 @@ def collapsed_frame(board: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 def pairs_frame(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Methods over pairs as text."""
     many = rows["p_vs_kd"].notna().any()
-    shown = {
+    cells = {
         "method": [method_words(method) for method in rows["method"]],
         "pairs": [f"{n}" if not c else f"{n} ({c} collapsed)" for n, c in zip(rows["pairs"], rows["collapsed"], strict=True)],
         "vs KD": [
@@ -78,9 +78,9 @@ def pairs_frame(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
         ],
     }
     if many:
-        shown["p KD"] = [p_value_words(p) for p in rows["p_vs_kd"]]
-        shown["mean rank"] = [
+        cells["p KD"] = [p_value_words(p) for p in rows["p_vs_kd"]]
+        cells["mean rank"] = [
             "" if pd.isna(rank) else f"{rank:.1f} [{low:.1f}, {high:.1f}]"
             for rank, low, high in zip(rows["rank"], rows["rank_low"], rows["rank_high"], strict=True)
         ]
-    return pd.DataFrame(shown, index=rows.index, dtype=object)
+    return pd.DataFrame(cells, index=rows.index, dtype=object)

@@ -127,10 +127,10 @@ def distance_from_default(record: Record) -> float:
     for term in record.run.objective.terms:
         card = record.about.get("methods", {}).get(term.method, {})
         for name, value in term.hyperparameters.items():
-            declared = card.get("declared", {}).get(name, value)
-            if isinstance(value, int | float) and isinstance(declared, int | float) and value > 0 and declared > 0:
-                total += abs(math.log(value / declared))
-            elif value != declared:
+            default = card.get("declared", {}).get(name, value)
+            if isinstance(value, int | float) and isinstance(default, int | float) and value > 0 and default > 0:
+                total += abs(math.log(value / default))
+            elif value != default:
                 total += 1.0
         published = card.get("published")
         if published:

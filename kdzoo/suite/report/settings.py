@@ -87,12 +87,12 @@ def setting_of(objective: ObjectiveSpec, methods: Mapping[str, Any], doses: Mapp
             others[term.method] = term.coefficient
     if objective.first is not None:
         first = objective.first.term
-        declared = methods.get(first.method, {}).get("declared", {})
-        others |= {f"{first.method}.{name}": value for name, value in first.hyperparameters.items() if value != declared.get(name, value)}
-    measured = {term.method: float(doses[term.method]["dose"]) for term in objective.terms if term.method in doses}
-    shared = set(measured.values()) if len(measured) == len(objective.terms) else set()
+        defaults = methods.get(first.method, {}).get("declared", {})
+        others |= {f"{first.method}.{name}": value for name, value in first.hyperparameters.items() if value != defaults.get(name, value)}
+    dose_of = {term.method: float(doses[term.method]["dose"]) for term in objective.terms if term.method in doses}
+    shared = set(dose_of.values()) if len(dose_of) == len(objective.terms) else set()
     if len(shared) != 1:
-        others |= {f"{name}.dose": dose for name, dose in measured.items()}
+        others |= {f"{name}.dose": dose for name, dose in dose_of.items()}
     coefficient = objective.terms[0].coefficient if alone else None
     return Setting(temperature, alpha, weight, others, coefficient, shared.pop() if len(shared) == 1 else None)
 

@@ -71,7 +71,7 @@ def _rows(block: Block, method: str, axes: Axes | None) -> Iterator[dict[str, An
     axes = varied_axes(settings) if axes is None else _known(axes, settings)
     places = [_place(setting, axes) for setting in settings]
     others = _others(settings, axes)
-    taken = Counter(zip(others, places, strict=True))
+    settings_at = Counter(zip(others, places, strict=True))
     part: Literal["val", "test"] = "val" if all(setting.validated for setting in settings) else "test"
     cells = [_cell(setting, part) for setting in settings]
     standing = [standing for standing in block.standings if standing.record.method == method]
@@ -80,7 +80,7 @@ def _rows(block: Block, method: str, axes: Axes | None) -> Iterator[dict[str, An
     chosen_cell = next((cell for setting, cell in zip(settings, cells, strict=True) if setting.records[0].setting_key == chosen), None)
     for setting, place, other, cell in zip(settings, places, others, cells, strict=True):
         is_chosen = setting.records[0].setting_key == chosen
-        row, column = place if taken[other, place] == 1 else (None, None)
+        row, column = place if settings_at[other, place] == 1 else (None, None)
         low, high = cell.interval if cell else (None, None)
         yield {
             **block.head,

@@ -58,16 +58,16 @@ def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int, colum
     columns: `all`, or headings separated by commas; None for those that fit into `width` characters.
     """
     parts: list[RenderableType] = []
-    shown: list[pd.DataFrame] = []
+    frames: list[pd.DataFrame] = []
     metric = bench.task.headline
-    needed, further = essential_columns(metric), optional_columns(metric)
+    essential, further = essential_columns(metric), optional_columns(metric)
     for title, whole in sections(bench, board):
-        frame = as_many_as_fit(whole, width, needed, further) if columns is None else selected(whole, columns, metric)
-        shown.append(frame)
+        frame = as_many_as_fit(whole, width, essential, further) if columns is None else selected(whole, columns, metric)
+        frames.append(frame)
         parts.append(titled(f"{bench.name}: {title}", frame, width))
         if columns is None and (left := left_out(whole, frame, "leaderboard.csv")):
             parts.append(Text(f"{left}\n", style="dim"))
-    parts.append(Text("\n".join(footnotes(bench, board, shown)), style="dim"))
+    parts.append(Text("\n".join(footnotes(bench, board, frames)), style="dim"))
     for record in bench.records:
         if record.state == "failed":
             parts.append(Text(one_line(f"failed: {record.id} (seed {record.run.seed}): {record.error}"), style="red"))
@@ -81,7 +81,7 @@ def comparison_view(
 ) -> RenderableType:
     """Benches beside each other, table by table, with the columns that fit. metric: what is compared."""
     differences = [f"{name} - {names[0]}" for name in names[1:]]
-    needed = ("method", *names, *differences)
+    essential = ("method", *names, *differences)
     settings = ("setting", *(f"{name} setting" for name in names))
     further = (*settings, *(f"{d} p" for d in differences), *(f"{name} n" for name in names), *(f"{d} test" for d in differences))
     parts: list[RenderableType] = []
@@ -89,7 +89,7 @@ def comparison_view(
     parts.append(Text(f"Test {metric.phrase}{beside}", style="dim"))
     for title, whole in sections:
         filled = whole[[name for name in whole.columns if name == "method" or whole[name].any()]]
-        frame = as_many_as_fit(filled, width, needed, further) if columns is None else columns_of(filled, columns)
+        frame = as_many_as_fit(filled, width, essential, further) if columns is None else columns_of(filled, columns)
         parts.append(titled(title, frame, width))
         if columns is None and (left := left_out(filled, frame, "--format csv")):
             parts.append(Text(f"{left}\n", style="dim"))
@@ -113,13 +113,13 @@ def grids_view(grids: Sequence[Grid], width: int) -> RenderableType:
 
 def beside_view(sections: Sequence[tuple[str, pd.DataFrame]], notes: Sequence[str], width: int, columns: str | None) -> RenderableType:
     """Rows beside published numbers, table by table, with the columns that fit, and below what differs between the protocols."""
-    needed = ("method", "ours", "published", DIFFERENCE, "table", "differs")
+    essential = ("method", "ours", "published", DIFFERENCE, "table", "differs")
     parts: list[RenderableType] = []
     if sections:
         parts.append(Text(f"Test {TASK.headline.phrase}; 95 % intervals of ours minus the published number", style="dim"))
     for title, whole in sections:
         filled = whole[[name for name in whole.columns if name == "method" or whole[name].any()]]
-        frame = as_many_as_fit(filled, width, needed, ("n", "sd", "setting")) if columns is None else columns_of(filled, columns)
+        frame = as_many_as_fit(filled, width, essential, ("n", "sd", "setting")) if columns is None else columns_of(filled, columns)
         parts.append(titled(title, frame, width))
         if columns is None and (left := left_out(filled, frame, "--format csv")):
             parts.append(Text(f"{left}\n", style="dim"))
@@ -129,25 +129,25 @@ def beside_view(sections: Sequence[tuple[str, pd.DataFrame]], notes: Sequence[st
 
 def evidence_view(title: str, whole: pd.DataFrame, width: int, page: str) -> RenderableType:
     """A study's numbers beside the paper's, with the columns that fit; the others are in its page."""
-    needed, further = ("measure", "paper", "n", "measured", "reached"), ("95 % interval", "known reason")
+    essential, further = ("measure", "paper", "n", "measured", "reached"), ("95 % interval", "known reason")
     filled = whole[[name for name in whole.columns if whole[name].any()]]
-    frame = as_many_as_fit(filled, width, needed, further)
+    frame = as_many_as_fit(filled, width, essential, further)
     left = left_out(filled, frame, page).replace(f"--columns {ALL_COLUMNS}, or ", "in ")
     return InPlainText(Group(titled(title, frame, width), *([Text(left, style="dim")] if left else [])))
 
 
-def as_many_as_fit(frame: pd.DataFrame, width: int, needed: Sequence[str], further: Sequence[str]) -> pd.DataFrame:
+def as_many_as_fit(frame: pd.DataFrame, width: int, essential: Sequence[str], further: Sequence[str]) -> pd.DataFrame:
     """The needed columns, then further ones in their order up to the first that does not fit into `width` characters.
 
     Where not even the needed ones fit with their text broken between all words, the rank is left out: the order of rows
     shows it too.
     """
-    needed = [name for name in needed if name in frame.columns]
-    if sum(_least_width(frame, name) + GAP for name in needed) - GAP > width and needed[0] == RANK:
-        needed = needed[1:]
+    essential = [name for name in essential if name in frame.columns]
+    if sum(_least_width(frame, name) + GAP for name in essential) - GAP > width and essential[0] == RANK:
+        essential = essential[1:]
     further = [name for name in further if name in frame.columns and frame[name].any()]
-    fit = columns_that_fit(_widths(frame, [*needed, *further]), width, gap=GAP)
-    chosen = {*needed, *itertools.takewhile(fit.__contains__, [*needed, *further])}
+    fit = columns_that_fit(_widths(frame, [*essential, *further]), width, gap=GAP)
+    chosen = {*essential, *itertools.takewhile(fit.__contains__, [*essential, *further])}
     return frame[[name for name in frame.columns if name in chosen]]
 
 
@@ -155,9 +155,9 @@ def _widths(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, int]:
     return {name: _column_width(frame, name) for name in names}
 
 
-def left_out(whole: pd.DataFrame, shown: pd.DataFrame, file: str) -> str:
+def left_out(whole: pd.DataFrame, frame: pd.DataFrame, file: str) -> str:
     """Which columns with something in them are not shown, and where they are; empty where none is missing."""
-    missing = missing_columns(whole, shown)
+    missing = missing_columns(whole, frame)
     if not missing:
         return ""
     return f"{number_of(len(missing), 'more column')} ({'; '.join(missing)}): --columns {ALL_COLUMNS}, or {file}"

@@ -93,9 +93,9 @@ def _compared(block: Block) -> str:
 
 
 def _listed(rivals: Sequence[Rival]) -> str:
-    named = ", ".join(map(str, rivals[:AT_MOST_NAMED]))
+    names = ", ".join(map(str, rivals[:AT_MOST_NAMED]))
     more = len(rivals) - AT_MOST_NAMED
-    return named + (f" and {more} more" if more > 0 else "")
+    return names + (f" and {more} more" if more > 0 else "")
 
 
 def _level(rivals: Sequence[Rival], block: Block) -> str:

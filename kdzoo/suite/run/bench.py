@@ -117,16 +117,16 @@ def race_plan(prepared: Prepared, refit_of_sweep: Plan, race: Race) -> tuple[Pla
     """The runs of the seeds that a race adds to a refit, in the order of the seeds, and the decisions of its rule."""
     bench = read_bench(prepared.plan.folder)
     decisions = decide(bench, prepared.config, race)
-    used, planned = seeds_of_sweeps(bench.records), {one.run.id: one for one in refit_of_sweep.students}
-    added = [
+    used_seeds, planned = seeds_of_sweeps(bench.records), {one.run.id: one for one in refit_of_sweep.students}
+    more = [
         replace(one, run=one.run.model_copy(update={"seed": seed}))
         for decision in decisions
         for standing in decision.standings
         if (one := planned.get(standing.record.id)) is not None
-        for seed in more_seeds(standing.record.method, prepared.config, race, used)
+        for seed in more_seeds(standing.record.method, prepared.config, race, used_seeds)
     ]
-    added.sort(key=lambda one: one.run.seed)
-    students = tuple({one.run.id: one for one in added}.values())
+    more.sort(key=lambda one: one.run.seed)
+    students = tuple({one.run.id: one for one in more}.values())
     return replace(refit_of_sweep, students=students, grid_size=len(students)), decisions
 
 
@@ -173,5 +173,5 @@ def refit_plan(prepared: Prepared) -> Plan:
     bench = read_bench(prepared.plan.folder)
     planned = {one.run.id: one for one in prepared.plan.students}
     chosen = [planned[run_id] for run_id in chosen_runs(bench.only(planned).records)]
-    used = [record.run.seed for record in bench.records if record.about and record.table_key.phase == "sweep"]
-    return refit([(one.run, one.about) for one in chosen], prepared.config, prepared.plan.teachers, used)
+    used_seeds = [record.run.seed for record in bench.records if record.about and record.table_key.phase == "sweep"]
+    return refit([(one.run, one.about) for one in chosen], prepared.config, prepared.plan.teachers, used_seeds)

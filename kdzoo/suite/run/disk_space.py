@@ -69,9 +69,9 @@ def note_of_space(plan: Plan, needed: int, keep: tuple[str, ...]) -> str | None:
     free = free_space(plan.folder)
     if needed <= free:
         return None
-    kept = " and ".join(keep) or "records"
+    parts = " and ".join(keep) or "records"
     return (
-        f"the results will take about {size_text(needed)} ({kept} of every run), and {size_text(free)} are free at {plan.folder}: choose "
+        f"the results will take about {size_text(needed)} ({parts} of every run), and {size_text(free)} are free at {plan.folder}: choose "
         "another --results, or keep less (--keep nothing, --keep predictions)"
     )
 

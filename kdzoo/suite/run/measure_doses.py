@@ -51,17 +51,17 @@ def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
     ratios = measure(
         located_runs, dataset, splits, teacher, shapes, execution, state.modules, prepare_member=start_from_pretrain_stage, stop=stop_here
     )
-    measured: dict[str, MeasuredRatio] = {}
+    described: dict[str, MeasuredRatio] = {}
     for located in located_runs:
         ratio, label = ratios[located.run.id], located.run.objective.label
         try:
             if isinstance(ratio, Exception):
                 raise ratio
-            measured[located.run.id] = describe(located.run, about[located.run.id], {"ratio": ratio.value, **asdict(ratio)})
+            described[located.run.id] = describe(located.run, about[located.run.id], {"ratio": ratio.value, **asdict(ratio)})
         except (StoreError, Stopped):
             raise
         except Exception as error:  # it is that method's failure alone
             reason = str(error) if isinstance(error, NoRatio | KdzooError) else f"{type(error).__name__}: {error}"
             emit(DoseUnknown(located.run.id, label, f"its dose cannot be measured: {reason}"))
-    keep_doses(store.folder, measured)
-    emit(Note(f"doses: {len(measured)} measured in {time.process_time() - began:.1f} s of processor time"))
+    keep_doses(store.folder, described)
+    emit(Note(f"doses: {len(described)} measured in {time.process_time() - began:.1f} s of processor time"))

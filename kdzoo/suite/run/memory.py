@@ -41,7 +41,7 @@ class MemoryNeeds:
     def unknown(self, runs: Iterable[PlannedRun]) -> list[str]:
         """Of which students the memory cannot be counted, and why, a line each: none of their runs can be asked for."""
         located = (bind(planned, self._plan) for planned in runs)
-        faults = {one.run.student.name: counted for one in located if isinstance(counted := self._count(one), str)}
+        faults = {one.run.student.name: size for one in located if isinstance(size := self._count(one), str)}
         return [f"{name}: {fault}" for name, fault in faults.items()]
 
     def of_run(self, planned: PlannedRun) -> int:
@@ -137,16 +137,16 @@ def _note_of_largest(needs: MemoryNeeds, missing: Iterable[PlannedRun], options:
     free = free_for_process(options)
     largest: tuple[int, PlannedRun] | None = None
     for planned in missing:
-        needed = needs.of_run(planned) + needs.of_teacher(planned)
-        if needed > free and (largest is None or needed > largest[0]):
-            largest = needed, planned
+        size = needs.of_run(planned) + needs.of_teacher(planned)
+        if size > free and (largest is None or size > largest[0]):
+            largest = size, planned
     if largest is None:
         return None
-    needed, planned = largest
+    size, planned = largest
     run, each = planned.run, number_of(processes, "process", "processes")
     fewer = "fewer processes (--jobs 1) or " if processes > 1 else ""
     return (
-        f"{run.student.name} with batches of {run.recipe.batch_size} will take about {size_text(needed)} in training, and "
+        f"{run.student.name} with batches of {run.recipe.batch_size} will take about {size_text(size)} in training, and "
         f"{size_text(free)} are free on {options.device} for each of {each}: it may run out of memory; "
         f"take {fewer}a smaller batch (--set recipe.batch_size=...)"
     )

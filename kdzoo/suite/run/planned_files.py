@@ -48,8 +48,8 @@ def keep_reused(prepared: Prepared) -> None:
     """Copy the measurements that the bench uses of another bench into its own folder, so that it no longer needs the other."""
     if prepared.config.doses_from is None:
         return
-    used = {dose["measured"] for planned in prepared.plan.students for dose in planned.about.get("doses", {}).values()}
-    keep_doses(prepared.plan.folder, {key: one for key, one in reused_doses(prepared.config.doses_from).items() if key in used})
+    keys = {dose["measured"] for planned in prepared.plan.students for dose in planned.about.get("doses", {}).values()}
+    keep_doses(prepared.plan.folder, {key: one for key, one in reused_doses(prepared.config.doses_from).items() if key in keys})
 
 
 def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:

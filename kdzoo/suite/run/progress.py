@@ -49,8 +49,8 @@ class Training:
     @property
     def phrase(self) -> str:
         """`teacher resnet56`, `at`, `6 runs (1 at, 4 hinton, 1 student alone)`."""
-        count, colon, named = self.words[0].partition(": ")
-        return f"{count} ({named})" if colon else count
+        count, colon, which = self.words[0].partition(": ")
+        return f"{count} ({which})" if colon else count
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -61,8 +61,8 @@ class Training:
         if len(self.open) == 1:
             return (f"{'pretrain stage of ' if self.role == 'pretrain stage' else ''}{label_words(next(iter(labels)))}",)
         count = number_of(len(self.open), "pretrain stage" if self.role == "pretrain stage" else "run")
-        named = ", ".join(f"{number} {label_words(label)}" for label, number in labels.items())
-        return (f"{count}: {named}", f"{count} of {number_of(len(labels), 'method')}", count)
+        names = ", ".join(f"{number} {label_words(label)}" for label, number in labels.items())
+        return (f"{count}: {names}", f"{count} of {number_of(len(labels), 'method')}", count)
 
 
 class Tracker:

@@ -41,8 +41,8 @@ def _compare(located: LocatedRun, plan: Plan, rows: int) -> list[str]:
     file = saved_file(located)
     if file.teacher is None:
         return []
-    kept = (store.run(file.teacher) for store in (teacher_store(), plan.store))
-    live = next((run for run in kept if run.state() == "done" and run.student.is_file()), None)
+    folders = (store.run(file.teacher) for store in (teacher_store(), plan.store))
+    live = next((run for run in folders if run.state() == "done" and run.student.is_file()), None)
     if live is None:
         return []
     found = compare_saved(file, LocatedRun.read(live), rows)

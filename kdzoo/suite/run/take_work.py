@@ -78,11 +78,11 @@ def take_work(path: Path, emit: Emit, *, workers: Workers, stop: Callable[[], bo
         if open_jobs and not planned:
             emit(plan_of(source.work, open_jobs.values()))
             planned = True
-        if (worked := do_first(ready, claims, workers, emit, stop)) is None:
+        if (outcome := do_first(ready, claims, workers, emit, stop)) is None:
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_POLL_SECONDS)
         else:
-            done.jobs += worked
+            done.jobs += outcome
             wait = POLL_SECONDS
     if driver is not None:
         driver.clear()
@@ -116,8 +116,8 @@ def do_first(
         if faults := shared.faults():
             raise InputError(*faults)
         claim = claims.setdefault(folder.path, Claim(folder, shared.token, shared.lease_seconds))
-        if (worked := do_claimed(folder, shared, claim, workers, emit, stop)) is not None:
-            return worked
+        if (outcome := do_claimed(folder, shared, claim, workers, emit, stop)) is not None:
+            return outcome
     return None
 
 

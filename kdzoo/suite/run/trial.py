@@ -88,17 +88,17 @@ def _try_here(
         source = None if untrained is None else execution.place(untrained, located.run.recipe.precision)
         whole = min(located.run.recipe.batch_size, len(splits.train.targets))
         try:
-            reached = _steps(cohort, source, min(FEW, whole))
+            batches = _steps(cohort, source, min(FEW, whole))
         except Exception:
             if whole <= FEW:
                 raise
-            reached = _steps(cohort, source, whole)
+            batches = _steps(cohort, source, whole)
     except Exception as error:
         raise InputError(_message(error, objective, student[1], teacher[1] if teacher else student[1])) from error
     finally:
         network.load_state_dict(before)
         network.zero_grad(set_to_none=True)
-    idle = [method for method in users_methods(objective) if method.card.name not in reached]
+    idle = [method for method in users_methods(objective) if method.card.name not in batches]
     if idle:
         fault = "its loss carries no gradient: is the student detached (.detach(), torch.no_grad(), .argmax())?"
         raise InputError(*(f"{_name(method)}: {fault}{_see_check(method)}" for method in idle))

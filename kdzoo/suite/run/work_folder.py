@@ -58,13 +58,13 @@ class SharedJob:
         faults = []
         if (self.version, self.engine) != (VERSION, ENGINE):
             faults.append(f"{machine}: expected kdzoo {self.version} (engine {self.engine}), found {VERSION} (engine {ENGINE})")
-        needed = {
+        requirements = {
             "the bench's folder": self.job.checked_run[0] if self.job.checked_run else self.job.folder,
             "the working folder": self.working_folder,
             "the cache folder": self.environment["KDZOO_CACHE"],
             **({"the data folder": self.environment["KDZOO_DATA"]} if "KDZOO_DATA" in self.environment else {}),
         }
-        faults += [f"{machine}: {what} {path} is not there" for what, path in needed.items() if not Path(path).is_dir()]
+        faults += [f"{machine}: {what} {path} is not there" for what, path in requirements.items() if not Path(path).is_dir()]
         faults += [f"{machine}: the plugin {path} is not there" for path in self.plugins if not Path(path).exists()]
         return faults
 
@@ -161,7 +161,7 @@ class WorkFolder:
         if folder.exists() and folder.end() is None:
             return folder
         shutil.rmtree(folder.path, ignore_errors=True)
-        kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | {"KDZOO_CACHE": str(cache_folder())}
+        variables = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | {"KDZOO_CACHE": str(cache_folder())}
         shared = SharedJob(
             job=job.with_absolute_folders(),
             token=secrets.token_hex(8),
@@ -170,7 +170,7 @@ class WorkFolder:
             device=setup.device,
             working_folder=os.getcwd(),
             environment={
-                **{name: str(Path(value).absolute()) for name, value in kept.items()},
+                **{name: str(Path(value).absolute()) for name, value in variables.items()},
                 "KDZOO_CACHE": str(cache_folder().absolute()),
             },
             lease_seconds=setup.lease_seconds,

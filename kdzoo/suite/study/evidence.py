@@ -37,10 +37,10 @@ class Evidence:
         return (TABLE, *((SURFACES,) if self.surfaces else ()), *((ORDER, GAINS) if self.order else ()))
 
 
-def write_evidence(study: Study, given: str, folder: Path) -> Evidence:
+def write_evidence(study: Study, name_or_file: str, folder: Path) -> Evidence:
     """Write README.md, results.csv and the files of its surfaces and order, of a study from its runs alone, byte for byte the same.
 
-    given: what `kdzoo reproduce` was given, a name or a file; the page names the command.
+    name_or_file: how `kdzoo reproduce` was asked for the study; the page names the command.
     """
     measured = measure_all(study, folder)
     drawn, races = draw_all(study, folder), race_tables(study, folder)
@@ -53,7 +53,7 @@ def write_evidence(study: Study, given: str, folder: Path) -> Evidence:
         write_bytes(folder / ORDER, as_csv(order.order_frame()))
         write_bytes(folder / GAINS, as_csv(order.gains_frame()))
     notes = [(stage.name, note) for stage in study.benches for note in _notes(folder / stage.name)]
-    write_bytes(folder / PAGE, page(study, given, measured, drawn, races, order, notes).encode())
+    write_bytes(folder / PAGE, page(study, name_or_file, measured, drawn, races, order, notes).encode())
     return Evidence(measured, drawn, order)
 
 

@@ -19,7 +19,7 @@ from kdzoo.text import markdown_text, number_of
 
 def page(
     study: Study,
-    given: str,
+    name_or_file: str,
     measured: Sequence[Measured],
     drawn: Sequence[Drawn] = (),
     races: Sequence[RaceTable] = (),
@@ -30,8 +30,8 @@ def page(
     count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, OPEN, MISSING)}
     verdicts = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
     lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
-    reached = f" Reached, of {number_of(len(measured), 'number')}: {verdicts}." if measured else ""
-    lines += [f"`kdzoo reproduce {shlex.quote(given)}`.{reached}", ""]
+    counts = f" Reached, of {number_of(len(measured), 'number')}: {verdicts}." if measured else ""
+    lines += [f"`kdzoo reproduce {shlex.quote(name_or_file)}`.{counts}", ""]
     lines += [line for table in races for line in table.lines()]
     lines += [*markdown_table(shown_frame(measured)), "", READ_AS, ""] if measured else []
     for one in drawn:

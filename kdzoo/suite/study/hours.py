@@ -62,13 +62,13 @@ def _of_race(config: BenchConfig, race: Race, machine: Machine) -> float | None:
     planned, data = outline(config), DATA.find(config.data)
     if planned is None or data is None or data.train is None:
         return None
-    total, added = 0.0, added_runs(race, config)
+    total, more = 0.0, added_runs(race, config)
     for teacher, student in planned.pairs:
         of_teacher, of_student = _macs(teacher, config), _macs(student, config)
         if of_teacher is None or of_student is None:
             return None
-        taught = sum(added.values()) - added[NONE]
-        total += taught * machine.seconds(3 * of_student + of_teacher) + added[NONE] * machine.seconds(3 * of_student)
+        taught = sum(more.values()) - more[NONE]
+        total += taught * machine.seconds(3 * of_student + of_teacher) + more[NONE] * machine.seconds(3 * of_student)
     return total * (config.limit or data.train) * planned.epochs
 
 

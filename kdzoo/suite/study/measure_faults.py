@@ -122,8 +122,8 @@ def _fields(method: str) -> list[str]:
             fields = {name: list(REGISTRY.get(name).model_fields) for name in parse_request(method).terms}
         except InputError:
             return []
-    named = [text for name, keys in fields.items() for key in keys for text in (key, f"{name}.{key}")]
-    return [*named, *(f"{name}.dose" for name in fields)]
+    options = [text for name, keys in fields.items() for key in keys for text in (key, f"{name}.{key}")]
+    return [*options, *(f"{name}.dose" for name in fields)]
 
 
 def _wrong_method(study: Study, cell: Cell) -> list[str]:
@@ -145,5 +145,5 @@ def _methods(study: Study, name: str | None) -> list[str]:
 
 
 def repeated(names: Iterable[str]) -> list[str]:
-    listed = list(names)
-    return [name for name in dict.fromkeys(listed) if listed.count(name) > 1]
+    all_names = list(names)
+    return [name for name in dict.fromkeys(all_names) if all_names.count(name) > 1]

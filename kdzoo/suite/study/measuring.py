@@ -77,9 +77,9 @@ def _judged(study: Study, measure: Measure, blocks: Blocks, folder: Path, planne
         if stage.step is not None:
             return _of_results(read_results(study, stage, folder), cell.metric)
         assert cell.method is not None
-        wanted = wanted_runs(study, stage.name, cell.method, cell.setting, folder) if blocks[stage.name] else None
+        runs = wanted_runs(study, stage.name, cell.method, cell.setting, folder) if blocks[stage.name] else None
         phase = cell.phase or ("refit" if wants_refit(study.config(stage)) else None)
-        return values_of(cell.model_copy(update={"phase": phase}), blocks[stage.name], wanted)
+        return values_of(cell.model_copy(update={"phase": phase}), blocks[stage.name], runs)
 
     cells = {id(cell): of(cell) for cell in measure.cells}
 

@@ -45,9 +45,9 @@ def value_of(result: Mapping[str, Any], metric: str) -> float:
     else:
         path = metric.split(".") if "." in metric else [*TEST, metric]
         value = _at(result, path)
-        declared = _metrics().get(path[-1])
-        if declared is not None and isinstance(value, int | float):
-            value = declared.factor * float(value)
+        known_metric = _metrics().get(path[-1])
+        if known_metric is not None and isinstance(value, int | float):
+            value = known_metric.factor * float(value)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InputError(f"metric {metric}: not a number of these runs")
     return float(value)
@@ -79,8 +79,8 @@ def is_count(metric: str) -> bool:
 def lower_is_better(metric: str) -> bool:
     """Whether less of a metric is better."""
     last = metric.split(".")[-1]
-    declared = _metrics().get(last)
-    return is_count(metric) or last in DERIVED or (declared is not None and declared.better == "lower")
+    known_metric = _metrics().get(last)
+    return is_count(metric) or last in DERIVED or (known_metric is not None and known_metric.better == "lower")
 
 
 def resolution_of(results: Iterable[Mapping[str, Any]], metric: str) -> float:
@@ -91,7 +91,7 @@ def resolution_of(results: Iterable[Mapping[str, Any]], metric: str) -> float:
     last = metric.split(".")[-1]
     if name == "recall" and label.isdecimal():
         place: tuple[str, ...] = (*TEST, "images_per_class", label)
-    elif last == "error_rate" or ((declared := _metrics().get(last)) is not None and declared.per_sample):
+    elif last == "error_rate" or ((known_metric := _metrics().get(last)) is not None and known_metric.per_sample):
         place = (*metric.split(".")[:-1], "n") if "." in metric else (*TEST, "n")
     else:
         return 0.0

@@ -64,8 +64,8 @@ class RaceTable:
         """Its part of a study's README."""
         lines = ["## The table", ""]
         lines += [f"Missing: {'; '.join(self.missing)}.", ""] if self.missing else []
-        for title, shown in self.shown:
-            lines += [*([f"### {title}", ""] if len(self.shown) > 1 else []), *markdown_table(shown), ""]
+        for title, frame in self.shown:
+            lines += [*([f"### {title}", ""] if len(self.shown) > 1 else []), *markdown_table(frame), ""]
         lines += [f"Decided by the rule ({race_words(self.race)}): {decision}." for decision in self.decisions]
         lines += ["", *([self.cost, ""] if self.cost else []), meanings(self.headline), "", "## Numbers of the claim", ""]
         return lines
@@ -95,20 +95,20 @@ def race_table(bench: BenchRecords, config: BenchConfig, race: Race, name: str) 
         missing += list(error.problems)
     board = leaderboard_frame(bench)
     blocks = [block for block in bench.blocks if block.table_key.phase == REFIT]
-    added = {block.table_key: block for block in of_race(bench, config).blocks}
+    more = {block.table_key: block for block in of_race(bench, config).blocks}
     rows: list[dict[str, Any]] = []
-    shown: list[tuple[str, pd.DataFrame]] = []
+    parts: list[tuple[str, pd.DataFrame]] = []
     for block in blocks:
         decision = next((one for one in decisions if one.block.table_key == block.table_key), None)
-        of_block = [_row(row, block, added.get(block.table_key), bench.records, decision) for _, row in block.rows_of(board).iterrows()]
+        of_block = [_row(row, block, more.get(block.table_key), bench.records, decision) for _, row in block.rows_of(board).iterrows()]
         rows += of_block
         waiting = [method for method in config.methods if method not in {row["method"] for row in of_block}]
-        shown.append((block.title, race_frame(of_block, waiting, block.metric)))
+        parts.append((block.title, race_frame(of_block, waiting, block.metric)))
     headline = bench.task.headline
     if not blocks:
-        shown.append((name, race_frame([], [NONE, *dict.fromkeys((KD, *config.methods))], headline)))
+        parts.append((name, race_frame([], [NONE, *dict.fromkeys((KD, *config.methods))], headline)))
     frame = pd.DataFrame([_for_a_reader(row, headline) for row in rows])
-    return RaceTable(name, race, headline, frame, tuple(shown), tuple(missing), decisions, _cost_of_trust(rows, headline))
+    return RaceTable(name, race, headline, frame, tuple(parts), tuple(missing), decisions, _cost_of_trust(rows, headline))
 
 
 def _missing(bench: BenchRecords) -> list[str]:
@@ -124,7 +124,7 @@ def _missing(bench: BenchRecords) -> list[str]:
     return reasons
 
 
-def _row(row: pd.Series, block: Block, added: Block | None, records: Iterable[Record], decision: Decision | None) -> dict[str, Any]:
+def _row(row: pd.Series, block: Block, more: Block | None, records: Iterable[Record], decision: Decision | None) -> dict[str, Any]:
     """A row of the table as numbers."""
     method, metric = str(row["method"]), block.metric
     head = f"test_{metric.name}"
@@ -136,7 +136,7 @@ def _row(row: pd.Series, block: Block, added: Block | None, records: Iterable[Re
     if standing is not None:
         low, high = mean_interval(list(standing.values.values()), standing.resolution)
         own |= {"mean": row[head], "sd": row["test_sd"], "low": low, "high": high}
-    own |= _on_added_seeds(method, added) | {"hours": _hours(record for record in records if record.method == method)}
+    own |= _on_added_seeds(method, more) | {"hours": _hours(record for record in records if record.method == method)}
     if decision is not None:
         own["selected"] = _reason(method, decision)
     if (gain := known_gains(metric).get(method)) is not None:
@@ -157,12 +157,12 @@ def _reason(method: str, decision: Decision) -> str:
     return next((word for word, standings in groups.items() if any(standing.record.method == method for standing in standings)), "")
 
 
-def _on_added_seeds(method: str, added: Block | None) -> dict[str, Any]:
+def _on_added_seeds(method: str, more: Block | None) -> dict[str, Any]:
     """A method's difference to tuned KD on the seeds that the race added alone."""
-    standing = None if added is None else added.only(method)
-    if added is None or standing is None or method == KD or (control := added.only(KD)) is None:
+    standing = None if more is None else more.only(method)
+    if more is None or standing is None or method == KD or (control := more.only(KD)) is None:
         return {}
-    columns = comparisons(added, KD).columns("added_vs_kd", standing)
+    columns = comparisons(more, KD).columns("added_vs_kd", standing)
     bounds = {name: columns.get(name, math.nan) for name in ("added_vs_kd_low", "added_vs_kd_high")}
     return {"added_vs_kd": standing.mean - control.mean, "added_n": len(standing.done), **bounds}
 

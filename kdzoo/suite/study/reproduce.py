@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 class StudyRequest:
     """A study as it was asked for.
 
-    given: its name or its file. seeds: how many every stage has; None for the study's own. options: further keys of every
+    name_or_file: the study, as it was asked for. seeds: how many every stage has; None for the study's own. options: further keys of every
     bench, such as `device`.
     """
 
     study: Study
-    given: str
+    name_or_file: str
     results: Path
     seeds: int | None
     options: Mapping[str, Any]
@@ -41,23 +41,23 @@ class StudyRequest:
     @property
     def folder(self) -> Path:
         """Where its stages and its table lie."""
-        return study_folder(self.results, Path(self.given).stem)
+        return study_folder(self.results, Path(self.name_or_file).stem)
 
     def bench(self, stage: StudyStage) -> BenchConfig:
         """The bench of a stage, with what it takes from earlier stages; of a race, the bench that it adds seeds to."""
         return stage_config(self.study, self.study.bench_of(stage), self.folder, self.seeds, self.options)
 
 
-def request_study(given: str, results: Path, seeds: int | None, options: Mapping[str, Any]) -> StudyRequest:
+def request_study(name_or_file: str, results: Path, seeds: int | None, options: Mapping[str, Any]) -> StudyRequest:
     """A study by its name or file, with the options of a command or a call; raises InputError with all that is wrong with either."""
     problems = [f"seeds: expected a number >= 1, got {seeds}"] if seeds is not None and seeds < 1 else []
     with collect_problems(problems):
-        study = read_study(study_file(given))
+        study = read_study(study_file(name_or_file))
         if not problems:
             check_benches(study, seeds, options)
     if problems:
         raise InputError(*problems)
-    request = StudyRequest(study, given, results, seeds, options)
+    request = StudyRequest(study, name_or_file, results, seeds, options)
     refuse_other_seeds(request)
     return request
 
@@ -145,15 +145,15 @@ def reproduce_stages(request: StudyRequest, train: Train, tell: Callable[[str], 
         except InputError as error:
             if number == 1:  # nothing has been trained
                 raise
-            return Reproduced(write_evidence(request.study, request.given, request.folder), stage, None, error.problems)
+            return Reproduced(write_evidence(request.study, request.name_or_file, request.folder), stage, None, error.problems)
         if others_than_divergence(outcome.failed):
-            return Reproduced(write_evidence(request.study, request.given, request.folder), stage, outcome)
+            return Reproduced(write_evidence(request.study, request.name_or_file, request.folder), stage, outcome)
         if outcome.failed:
             diverged = (stage, outcome)
         if number < len(request.study.stages):
-            write_evidence(request.study, request.given, request.folder)
+            write_evidence(request.study, request.name_or_file, request.folder)
     stage_of, outcome = diverged
-    return Reproduced(write_evidence(request.study, request.given, request.folder), stage_of, outcome if stage_of else None)
+    return Reproduced(write_evidence(request.study, request.name_or_file, request.folder), stage_of, outcome if stage_of else None)
 
 
 def _stage_done(request: StudyRequest, stage: StudyStage, train: Train, tell: Callable[[str], None]) -> Outcome:

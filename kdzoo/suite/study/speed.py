@@ -41,10 +41,10 @@ def this_machine(costs: Mapping[str, RunCost]) -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     by_size = defaultdict(list)
     for kind, cost in costs.items():
-        described = json.loads(kind)
-        macs = _macs_of_step(described)
-        if macs is not None and cost.image > 0 and described["machine"] == cpu_model():
-            by_size[macs].append(macs / cost.image * cores / described["threads"])
+        machine = json.loads(kind)
+        macs = _macs_of_step(machine)
+        if macs is not None and cost.image > 0 and machine["machine"] == cpu_model():
+            by_size[macs].append(macs / cost.image * cores / machine["threads"])
     speeds = tuple((macs, statistics.median(found)) for macs, found in sorted(by_size.items()))
     return Machine(f"this machine's {cores} CPU cores", speeds) if speeds else UNMEASURED
 

@@ -57,8 +57,8 @@ def stage_config(study: Study, stage: StudyStage, folder: Path, seeds: int | Non
     config = study.config(stage, seeds, results=str(folder), **more, **keys)
     update: dict[str, Any] = {}
     if methods:
-        given = config.methods if "methods" in stage.bench else ()
-        update = {"methods": (*given, *methods), "grid": {**config.grid, **{key: tuple(values) for key, values in grid.items()}}}
+        request = config.methods if "methods" in stage.bench else ()
+        update = {"methods": (*request, *methods), "grid": {**config.grid, **{key: tuple(values) for key, values in grid.items()}}}
     return config.model_copy(update=update)
 
 

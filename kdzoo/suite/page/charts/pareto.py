@@ -42,5 +42,5 @@ def pareto_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
         ],
     )
     parts = [stair, points.properties(name=ROWS)]
-    named = rows if len(frame) <= MOST_NAMED else front
-    return layered(*parts, named.mark_text(align="left", dx=7, dy=-7).encode(x=x, y=y, text="method:N"), height=HEIGHT)
+    labelled = rows if len(frame) <= MOST_NAMED else front
+    return layered(*parts, labelled.mark_text(align="left", dx=7, dy=-7).encode(x=x, y=y, text="method:N"), height=HEIGHT)

@@ -90,8 +90,8 @@ def _with_cost(number: int, name: str, words: str, rows: pd.DataFrame, bench: Be
         return
     front = on_front(list(known[name]), [metric.sign * value for value in known[test]])
     for (_, row), best in sorted(zip(known.iterrows(), front, strict=True), key=lambda pair: pair[0][1][name]):
-        kept = {column: row[column] for column in (*HEAD, "setting", "n", test)}
-        yield {"group": number, "cost": words, **kept, "method": row["row"], "value": float(row[name]), "front": best}
+        cells = {column: row[column] for column in (*HEAD, "setting", "n", test)}
+        yield {"group": number, "cost": words, **cells, "method": row["row"], "value": float(row[name]), "front": best}
 
 
 def on_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:

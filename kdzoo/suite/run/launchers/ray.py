@@ -50,14 +50,14 @@ class Ray:
         if not ray.is_initialized():
             self._connect()
         self._check_nodes(folders[0])
-        asked = self._setup.options
+        requests = self._setup.options
         for folder in folders:
             job = folder.read().job
             threads = job.teacher_threads if job.kind == "teacher" else job.options.threads
             task = ray.remote(do_one).options(
-                num_cpus=float(asked.get("num_cpus", threads)),
-                num_gpus=float(asked.get("num_gpus", self._setup.device.startswith("cuda"))),
-                max_retries=int(asked.get("max_retries", TRIES)),
+                num_cpus=float(requests.get("num_cpus", threads)),
+                num_gpus=float(requests.get("num_gpus", self._setup.device.startswith("cuda"))),
+                max_retries=int(requests.get("max_retries", TRIES)),
                 scheduling_strategy="SPREAD",
                 name=f"{self._setup.bench.name} {job.name}",
             )

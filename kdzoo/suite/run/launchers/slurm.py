@@ -70,7 +70,7 @@ class Slurm:
         work = folders[0].path.parent
         executor = submitit.AutoExecutor(folder=work / "slurm", cluster="slurm", slurm_max_num_timeout=MANY_TIMEOUTS)
         threads = max(max(one.job.options.threads, one.job.teacher_threads) for one in (folder.read() for folder in folders))
-        wanted = {
+        parameters = {
             "name": work.parent.name,
             "slurm_array_parallelism": processes,
             "cpus_per_task": threads,
@@ -78,7 +78,7 @@ class Slurm:
             **{key: int(value) if value.isdecimal() else value for key, value in self._setup.options.items()},
         }
         try:
-            executor.update_parameters(**wanted)
+            executor.update_parameters(**parameters)
             tasks = [
                 task
                 for first in range(0, len(folders), LARGEST_ARRAY)
@@ -113,9 +113,9 @@ class Slurm:
 
     def _look(self, now: float) -> None:
         """Read the queue; where the controller does not answer, it stays as it was."""
-        asked = subprocess.run(["squeue", "--me", "-h", "-r", "-o", "%i"], check=False, capture_output=True, text=True)
-        if asked.returncode == 0:
-            self._queue, self._looked_at = frozenset(asked.stdout.split()), now
+        answer = subprocess.run(["squeue", "--me", "-h", "-r", "-o", "%i"], check=False, capture_output=True, text=True)
+        if answer.returncode == 0:
+            self._queue, self._looked_at = frozenset(answer.stdout.split()), now
 
 
 def create(setup: LauncherSetup) -> Shared:

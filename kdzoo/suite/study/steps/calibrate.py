@@ -57,9 +57,9 @@ class Calibrate(Step):
             part, targets = run.splits.val, run.splits.val.targets
         log_probs, test = run.predict(part), run.predict(run.splits.test)
         biases = calibrate_biases(log_probs, targets, self.classes)
-        added = log_probs.new_zeros(log_probs.shape[1])
-        added[list(self.classes)] = biases.to(added)
-        chosen, calibrated = (log_probs + added).log_softmax(1), (test + added).log_softmax(1)
+        bias = log_probs.new_zeros(log_probs.shape[1])
+        bias[list(self.classes)] = biases.to(bias)
+        chosen, calibrated = (log_probs + bias).log_softmax(1), (test + bias).log_softmax(1)
         return {
             "biases": dict(zip(map(str, self.classes), biases.tolist(), strict=True)),
             "chosen_on": {"before": metrics(run.splits.task, log_probs, targets), "after": metrics(run.splits.task, chosen, targets)},

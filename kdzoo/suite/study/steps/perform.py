@@ -59,8 +59,8 @@ def read_results(study: Study, stage: StudyStage, folder: Path) -> dict[int, Res
     """
     step = _step(stage)
     finished = finished_runs_of(study, step.of, folder)
-    asked = [seed for seed in finished if seed in step_seeds(study, step) or (folder / stage.name / f"seed-{seed}.json").is_file()]
-    wanted = wanted_results(study, stage, folder, sorted(asked))
+    seeds = [seed for seed in finished if seed in step_seeds(study, step) or (folder / stage.name / f"seed-{seed}.json").is_file()]
+    wanted = wanted_results(study, stage, folder, sorted(seeds))
     results = {seed: result for seed, one in wanted.items() if (result := _read(one)) is not None}
     if not results:
         raise InputError(f"stage {stage.name} has not been done")
@@ -102,12 +102,12 @@ def _has_its_network(result: Path, network: Path) -> bool:
     """Whether the network of a result is there; raises InputError where the file is not what was written with the result."""
     if not network.is_file():
         return False
-    recorded, actual = json.loads(read_file(result)).get(NETWORK), _sha256(network)
-    if recorded is None:
+    expected, actual = json.loads(read_file(result)).get(NETWORK), _sha256(network)
+    if expected is None:
         raise InputError(f"{network}: {result.name} does not say which network was written with it")
-    if recorded != actual:
+    if expected != actual:
         raise InputError(
-            f"{network}: not the file that was written with {result.name} (sha256 {str(recorded)[:12]}..., now {actual[:12]}...)"
+            f"{network}: not the file that was written with {result.name} (sha256 {str(expected)[:12]}..., now {actual[:12]}...)"
         )
     return True
 

@@ -106,10 +106,10 @@ class Specialists(Step):
             work.note(f"specialist {number} of {self.count}: {names}")
             file = work.parts / f"specialist-{number}.safetensors"
             owner = _owner(generalist, classes, plan.model_copy(update={"recipe": recipe}), work)
-            if (kept := _kept_specialist(file, owner, generalist, classes, work.note)) is None:
-                kept = train_specialist(generalist, training, classes, recipe, plan.seed)
-                write_tensors(file, {**kept[0].state_dict(), CORRECTION: torch.tensor(kept[1], dtype=torch.float64)}, {OWNER: owner})
-            trained.append(kept)
+            if (member := _kept_specialist(file, owner, generalist, classes, work.note)) is None:
+                member = train_specialist(generalist, training, classes, recipe, plan.seed)
+                write_tensors(file, {**member[0].state_dict(), CORRECTION: torch.tensor(member[1], dtype=torch.float64)}, {OWNER: owner})
+            trained.append(member)
         together, name = committee(generalist, plan.student.name, sets, trained)
         work.folder.mkdir(parents=True, exist_ok=True)
         save_student(together, network_file(work.folder, work.seed), {"architecture": name})
