@@ -359,7 +359,7 @@ def contents(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def without_times(readme: Path) -> str:
     """The text of a README without what is measured of times and load, which no two measurements agree on."""
     text = re.sub(r"( +[\d.]+){2}$", "", readme.read_text(), flags=re.MULTILINE)
-    text = re.sub(r"takes \d+% of its time", "", text)
+    text = re.sub(r"takes \d+ % of its time", "", text)
     return re.sub(r"\(\d+ threads?, cpu; .*?\)\.$", "", text, flags=re.MULTILINE)
 
 

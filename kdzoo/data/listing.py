@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdzoo.data.class_names import name_key
 from kdzoo.data.pixels import endings
-from kdzoo.data.walk import Walk, first_of
+from kdzoo.data.walk import Walk, first_of, may_be_image
 from kdzoo.errors import InputError
 from kdzoo.text import number_of
 
@@ -211,10 +211,12 @@ def _files_of_parts(walk: Walk, places: dict[str, Path], notes: list[str]) -> tu
 
 
 def _class_folders(walk: Walk, folder: Path) -> list[Path]:
-    folders, _ = walk.entries(folder)
+    folders, files = walk.entries(folder)
     if len(folders) < 2:
         names = [below.name for below in folders]
-        raise InputError(f"data: {folder}: expected one sub-folder for each of two or more classes, found {names or 'none'}")
+        images = sum(map(may_be_image, files))
+        beside = f"; {number_of(images, 'image')} right in it: put those of each class into a folder of their own" if images else ""
+        raise InputError(f"data: {folder}: expected one sub-folder for each of two or more classes, found {names or 'none'}{beside}")
     return folders
 
 

@@ -90,6 +90,14 @@ def test_layouts_that_cannot_be_trained_on_are_refused(photos, tmp_path):
         load_folder(tmp_path / "nowhere", 28)
 
 
+def test_images_that_lie_in_no_class_are_counted_where_classes_are_missing(tmp_path):
+    save(tmp_path / "a.png", np.zeros((8, 8), dtype=np.uint8))
+    save(tmp_path / "b.png", np.ones((8, 8), dtype=np.uint8))
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(InputError, match="two or more classes, found none; 2 images right in it: put those of each class into a folder"):
+        load_folder(tmp_path, 8)
+
+
 def test_classes_of_the_parts_must_agree(photos, tmp_path):
     for part, names in (("train", ("class0", "class1")), ("test", ("class0", "class2"))):
         for name in names:

@@ -278,10 +278,40 @@ def test_every_runs_specification_is_whole(bench):
         assert found["data.fingerprint"] == "f00d"
 
 
-def test_benches_of_different_tasks_or_names_stand_below_each_other_with_the_reason(bench, tmp_path):
+def test_benches_that_share_no_table_stand_below_each_other_with_the_reason(bench, tmp_path):
     page = build_page([bench, DIGITS])
-    assert "Side by side" in page
+    beside = page.split("Side by side")[1].split('id="bench-1"')[0]
+    assert "nothing can be compared" in beside
+    assert "data.name differs: " in beside
+    assert "<table>" not in beside
     assert 'id="bench-2"' in page
+
+
+def test_a_table_that_one_bench_has_alone_does_not_stand_beside_nothing(bench, tmp_path):
+    other = shutil.copytree(bench, tmp_path / "other")
+    for seed in range(3):
+        write(other, objective("none"), seed, val=0.80, test=NONE[seed], recipe={"epochs": 9})
+    captions = [caption for caption, _ in Tables(build_page([bench, other]).split('id="bench-1"')[0]).found]
+    assert captions == ["resnet20/resnet8, cifar10, 5 epochs, sweep"]
+
+
+def test_a_setting_that_validation_chose_before_a_refit_is_not_said_to_be_picked_by_test_images(bench):
+    for seed in range(3, 6):
+        refit = {"about": {"phase": "refit"}, "data": {"val_fraction": 0}}
+        write(bench, objective("none"), seed, val=None, test=NONE[seed - 3], **refit)
+        write(bench, objective("hinton", 4.0), seed, val=None, test=KD[seed - 3], **refit)
+    tables = tables_of(bench)
+    assert tables.board.query("phase == 'refit' and method == 'hinton'")["settings_tried"].tolist() == [3]
+    assert not any("held out" in words for answer in answers(tables) for _, words in answer.details)
+
+
+def test_a_table_of_several_settings_with_nothing_held_out_says_who_picks_the_best(tmp_path):
+    for seed in range(3):
+        write(tmp_path / "b", objective("none"), seed, val=None, test=NONE[seed])
+        for temperature in (2.0, 4.0):
+            write(tmp_path / "b", objective("hinton", temperature), seed, val=None, test=KD[seed] + temperature / 1000)
+    (answer,) = answers(tables_of(tmp_path / "b"))
+    assert "of several settings the best is picked here by its test images" in dict(answer.details)["Best"]
 
 
 def test_benches_of_one_name_are_told_apart_everywhere_as_they_are_compared(bench, tmp_path):

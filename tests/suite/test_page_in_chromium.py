@@ -56,6 +56,11 @@ def test_nothing_is_requested_nothing_goes_wrong_and_the_page_is_no_wider_than_t
     assert browser.requests() == [(pages / f"{name}.html").as_uri()]
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert browser.run("return [...document.querySelectorAll('.chart svg.marks')].every((svg) => svg.clientWidth > 150)")
+    captions = (
+        "[...document.querySelectorAll('.scroll')].filter((box) => box.clientWidth).map((box) => [box, box.querySelector('caption span')])"
+    )
+    inside = "([box, words]) => words.getBoundingClientRect().right <= box.getBoundingClientRect().right"
+    assert browser.run(f"return {captions}.every({inside})"), "a caption is cut off"
 
 
 @pytest.mark.slow

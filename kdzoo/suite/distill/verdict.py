@@ -136,8 +136,8 @@ def conclusion(verdict: Verdict) -> str:
     both = f"{test} test and {verdict.validation_images} validation images" if verdict.validation_images else f"{test} test images"
     early = "" if verdict.cut_short is None else f"{_cut_short_words(verdict.cut_short)} "
     return (
-        f"{early}The distilled student has {share:.1%} of the teacher's parameters, takes {time:.0%} of its time for one image, and is "
-        f"{better} the same student trained alone ({between}, over images, of one seed; the distilled one is right on "
+        f"{early}The distilled student has {100 * share:.1f} % of the teacher's parameters, takes {100 * time:.0f} % of its time for one "
+        f"image, and is {better} the same student trained alone ({between}, over images, of one seed; the distilled one is right on "
         f"{number_of(verdict.only_distilled, 'image')} on which the other is wrong, and wrong on {verdict.only_alone:,} on which the "
         f"other is right; exact McNemar test p = {verdict.p:.2g}{doubt}).{consequence} "
         f"Accuracies are of {both} that no network was trained on or chosen by. Times are the shortest of many forwards on this "

@@ -133,7 +133,13 @@ def _comparison(folders: Sequence[Path]) -> dict[str, Any]:
     except InputError as error:
         return {"tables": (), "warnings": error.problems}
     parts = comparison_sections(joined.frame, joined.names, joined.task.headline)
-    return {"tables": [text_table(title or "Side by side", _filled(frame)) for title, frame in parts], "warnings": joined.warnings}
+    shared = [(title, frame) for title, frame in parts if _is_shared(frame, joined.names)]
+    return {"tables": [text_table(title or "Side by side", _filled(frame)) for title, frame in shared], "warnings": joined.warnings}
+
+
+def _is_shared(frame: pd.DataFrame, names: Sequence[str]) -> bool:
+    """Whether more than one bench has a row in a table of a comparison: what one has alone stands in its leaderboard."""
+    return sum(bool(frame[name].any()) for name in names) > 1
 
 
 def _filled(frame: pd.DataFrame) -> pd.DataFrame:

@@ -93,7 +93,8 @@ def _best(ranked: pd.DataFrame, block: Block) -> str:
 
 def _unvalidated(block: Block) -> str:
     """What a reader has to know of a table whose settings nothing chose."""
-    several = any(standing.tried > 1 for standing in block.standings)
+    methods = [standing.record.method for standing in block.standings]
+    several = len(methods) > len(set(methods))
     return (
         " Nothing was held out: of several settings the best is picked here by its test images."
         if several and not any(standing.candidate.validated for standing in block.standings)

@@ -17,8 +17,14 @@ def comparison_sections(frame: pd.DataFrame, names: Sequence[str], metric: Metri
     if not heads:
         return [("", comparison_frame(frame, names, metric))]
     groups = [rows for _, rows in frame.groupby(heads, dropna=False, sort=False)]
-    titles = [", ".join(filter(None, (cell_text(rows[head].iloc[0], False) for head in heads))) for rows in groups]
+    titles = [", ".join(filter(None, (_head_words(head, rows[head].iloc[0]) for head in heads))) for rows in groups]
     return [(title, comparison_frame(rows, names, metric)) for title, rows in zip(titles, groups, strict=True)]
+
+
+def _head_words(head: str, value: object) -> str:
+    """One part of a table's title; empty where nothing is known of it."""
+    words = cell_text(value, False)
+    return f"{words} epoch{'' if words == '1' else 's'}" if words and head == "epochs" else words
 
 
 def comparison_frame(frame: pd.DataFrame, names: Sequence[str], metric: Metric) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def _compared(block: Block) -> str:
         words = f"{block.metric.difference_words} ({_level(rivals, block)})"
         if len(better) == 1:
             return f"{better[0].name} is better than {_name(kd)} on this pair by {better[0].gain} {words}"
-        return f"{_listed(better)} {words} are better than {_name(kd)} on this pair"
+        return f"{_first(better)} {words}{_further(better)} are better than {_name(kd)} on this pair"
     most = max(rivals, key=lambda rival: rival.high)
     if most.high <= 0:
         worse_by = f"{most.shortfall} {block.metric.difference_words} ({_level(rivals, block)})"
@@ -92,10 +92,13 @@ def _compared(block: Block) -> str:
     return f"it is not shown that {which} is better than {_name(kd)} on this pair, {open_}{also}; more seeds would narrow this range"
 
 
-def _listed(rivals: Sequence[Rival]) -> str:
-    names = ", ".join(map(str, rivals[:AT_MOST_NAMED]))
+def _first(rivals: Sequence[Rival]) -> str:
+    return ", ".join(map(str, rivals[:AT_MOST_NAMED]))
+
+
+def _further(rivals: Sequence[Rival]) -> str:
     more = len(rivals) - AT_MOST_NAMED
-    return names + (f" and {more} more" if more > 0 else "")
+    return f" and {more} more" if more > 0 else ""
 
 
 def _level(rivals: Sequence[Rival], block: Block) -> str:
@@ -136,7 +139,8 @@ def _against_alone(block: Block) -> str:
         return ""
     if not better:
         return "; no method is shown to be better than the student alone"
-    return f"; better than the student alone: {_listed(better)} (95 % for {_all(comparisons(block, NONE).family)} comparisons at once)"
+    family = comparisons(block, NONE).family
+    return f"; better than the student alone: {_first(better)}{_further(better)} (95 % for {_all(family)} comparisons at once)"
 
 
 def _left_out(block: Block) -> str:

@@ -21,7 +21,7 @@ def slices_chart(frame: pd.DataFrame, metric: Metric, along: Literal["column", "
     """The cells of one sweep (`sweeps.sweep_frame`) along its column or row axis; whiskers are one sd over seeds."""
     spread = "isValid(datum.sd) ? datum.sd : 0"
     title = f"{part_words(frame)} {metric.heading}"
-    y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(format=axis_format(metric), tickCount=5))
+    y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(format=axis_format(metric), tickCount=5))
     cells = base().transform_calculate(less=f"datum.mean - ({spread})", more=f"datum.mean + ({spread})")
     cells = cells.encode(x=setting_axis(alt.X, frame, along))
     if has_two_axes(frame):

@@ -14,6 +14,7 @@ from kdzoo.suite.report.settings import AXIS_WORDS
 from kdzoo.tasks.task import Metric
 
 CELL_HEIGHT = 54
+LINE_HEIGHT = 13
 MOST_LABELLED = 10
 """up to so many cells in a row show their numbers; with more, pointing at a cell does"""
 Channel = TypeVar("Channel", alt.X, alt.Y)
@@ -38,7 +39,8 @@ def surface_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
         return layered(rectangles, outline, height=height)
     bright = "datum.shade < 0.55" if lower else "datum.shade > 0.55"
     ink = alt.ColorValue("#ffffff", condition=when(bright, "#10141a"))
-    text = cells.mark_text(lineBreak="\n", lineHeight=13, dy=-13, baseline="middle").encode(text="label:N", color=ink)
+    upward = LINE_HEIGHT * (_most_lines(frame) - 1) / 2
+    text = cells.mark_text(lineBreak="\n", lineHeight=LINE_HEIGHT, dy=-upward, baseline="middle").encode(text="label:N", color=ink)
     return layered(rectangles, outline, text, height=height)
 
 
@@ -60,6 +62,11 @@ def setting_tips(frame: pd.DataFrame, metric: Metric) -> list[alt.Tooltip]:
         alt.Tooltip("n:Q", title="seeds"),
         alt.Tooltip("chosen_share:Q", title="chosen by a bootstrap over seeds", format=".0%"),
     ]
+
+
+def _most_lines(frame: pd.DataFrame) -> int:
+    """How many lines the fullest cell has (`_label`)."""
+    return 1 + int(frame["sd"].notna().any()) + int(frame["chosen_share"].notna().any())
 
 
 def _label(metric: Metric) -> str:

@@ -127,7 +127,7 @@
         return cell;
       })),
     );
-    const table = element("table", {}, element("caption", { textContent: caption }), element("thead", {}, head), element("tbody", {}, ...body));
+    const table = element("table", {}, element("caption", {}, element("span", { textContent: caption })), element("thead", {}, head), element("tbody", {}, ...body));
     const scroll = element("div", { className: "scroll", tabIndex: 0 }, table);
     scroll.setAttribute("role", "region");
     scroll.setAttribute("aria-label", caption);
