@@ -1,11 +1,14 @@
 """The teacher cache: the same numbers as a live teacher, whoever filled it and whenever."""
 
 import json
+import math
 import multiprocessing
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,6 +18,7 @@ from trained_teachers import train_teachers
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
+from kdzoo.contract.shapes import Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.files import cache_folder
 from kdzoo.models.build import build_network
@@ -29,10 +33,10 @@ from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
-from kdzoo.teachers.answers import forward_block
-from kdzoo.teachers.cache import TeacherCache
+from kdzoo.teachers.answers import forward_block, max_relative_difference
+from kdzoo.teachers.cache import TeacherCache, rows_at_once
 from kdzoo.teachers.columns import Column
-from kdzoo.teachers.disk import size_text
+from kdzoo.teachers.disk import MappedFile, join_spans, size_text
 from kdzoo.teachers.open_cache import open_cache
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.located import LocatedRun, Modules
@@ -176,6 +180,66 @@ def test_what_one_process_wrote_another_reads_once_it_is_flushed(tmp_path):
     assert other.known.tolist() == [False, True, False, False, True, False]
     assert torch.equal(other.read(torch.tensor([4, 1]))[Need.LOGITS], values)
     assert other.damaged == 0
+
+
+def test_on_a_cpu_processes_share_the_pages_of_the_file(tmp_path):
+    one, other = memory(tmp_path), memory(tmp_path)
+    one.write(torch.tensor([3]), said(torch.tensor([[1.0, 2.0, 3.0]])))
+    assert other.read(torch.tensor([3]))[Need.LOGITS].tolist() == [[1.0, 2.0, 3.0]], "before anything is flushed"
+    assert not other.known.any()
+
+
+def test_a_new_cache_has_answered_nothing(tmp_path):
+    assert memory(tmp_path).report() == {"lookups": 0, "hits": 0, "bytes": 0}
+
+
+def test_a_difference_is_relative_to_the_largest_value():
+    live = torch.tensor([[100.0, -400.0], [0.0, 1.0]])
+    assert max_relative_difference(live + torch.tensor([[0.0, 0.0], [0.0, 2.0]]), live) == pytest.approx(2 / 400)
+    assert max_relative_difference(torch.full((2,), 3e-7), torch.zeros(2)) == pytest.approx(0.3, rel=1e-3), "not to less than 1e-6"
+    assert max_relative_difference(live, live.where(live > 0, math.nan)) == math.inf
+
+
+@pytest.mark.parametrize(("limit", "rows"), [(1, 1), (20, 1), (39, 1), (40, 2), (2000, 100)])
+def test_as_many_rows_are_handled_at_once_as_fit_and_one_at_least(limit, rows):
+    assert Column(Need.LOGITS, None, (3,), torch.float32).row_bytes == 20  # of which the seal has eight
+    assert rows_at_once(Column(Need.LOGITS, None, (3,), torch.float32), limit) == rows
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "joined"),
+    [
+        ([], [], []),
+        ([0], [0], [(0, 0)]),
+        ([0, 1, 2], [0, 1, 2], [(0, 2)]),  # they touch
+        ([0, 2], [0, 2], [(0, 0), (2, 2)]),  # a page lies between them
+        ([0, 3, 4, 9], [3, 3, 5, 9], [(0, 5), (9, 9)]),
+    ],
+)
+def test_ranges_of_pages_that_touch_or_overlap_are_one(first, last, joined):
+    assert join_spans(np.array(first, dtype=np.int64), np.array(last, dtype=np.int64)) == joined
+
+
+def test_disk_space_that_was_taken_is_not_asked_for_again(tmp_path, monkeypatch):
+    taken = []
+    take = os.posix_fallocate
+    monkeypatch.setattr(os, "posix_fallocate", lambda *request: (taken.append(request[1:]), take(*request)))
+    file = MappedFile(tmp_path / "values", np.dtype(np.float32), (5000, 3))  # 60,000 bytes: 15 pages of 4,096
+    rows = np.arange(0, 2000)
+    file.reserve(rows)
+    assert taken == [(0, 6 * 4096)]
+    file.reserve(rows)
+    file.reserve(np.array([1999]))
+    assert taken == [(0, 6 * 4096)]
+    file.reserve(np.array([4999]))
+    assert taken[1:] == [(14 * 4096, 60_000 - 14 * 4096)]
+
+
+def test_maps_before_the_activation_are_expected_of_networks_that_have_them_alone():
+    stages = (StageShape(8, 4, 4, reduction=2), StageShape(16, 2, 2, reduction=4))
+    plain = Shapes(stages=stages, embedding=16, classes=10)
+    assert Column.expected(replace(plain, preact=False), Need.PREACT) == ()
+    assert [column.shape for column in Column.expected(replace(plain, preact=True), Need.PREACT)] == [(8, 4, 4), (16, 2, 2)]
 
 
 def _fill(folder: str, start: int) -> None:

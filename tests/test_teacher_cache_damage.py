@@ -143,6 +143,24 @@ def test_a_row_is_known_where_every_column_knows_it(tmp_path):
     assert torch.equal(again.read(torch.tensor([2, 3]))[Need.STAGES][0], torch.full((2, 3), 5.0))
 
 
+def test_damage_is_told_when_it_is_met_and_once_more_at_the_end_with_what_was_met_since(tmp_path):
+    column = Column(Need.LOGITS, None, (3,), torch.float32)
+    place = {"samples": 6, "views": 1, "block": 2, "device": torch.device("cpu")}
+    one = TeacherCache(tmp_path, [column], **place)
+    one.write(torch.arange(6), Outputs.of({Need.LOGITS: torch.ones(6, 3)}, owner="teacher"))
+    one.flush()
+    values = np.memmap(tmp_path / "logits.f32", dtype=np.float32, mode="r+", shape=(6, 3))
+    values[[0, 3, 4]] = 2.0
+    values.flush()
+    again = TeacherCache(tmp_path, [column], **place)
+    again.check_rows(torch.arange(3))
+    assert again.new_notes() == ["the teacher cache: damaged, and computed again: 1 row"]
+    again.check_rows(torch.arange(3, 6))
+    assert again.new_notes() == []
+    assert again.last_notes() == ["the teacher cache: damaged, and computed again, since then: 2 rows"]
+    assert again.last_notes() == []
+
+
 # What a seal tells
 
 

@@ -101,14 +101,14 @@ class TeacherCache:
         whole = rows[fits]
         if self._values is not self._files:
             for column in self.columns:
-                for piece in torch.split(whole, _at_once(column, COPY_BYTES)):
+                for piece in torch.split(whole, rows_at_once(column, COPY_BYTES)):
                     self._values[column.name][piece.to(self.device)] = self._files[column.name][piece].to(self.device)
         self.known[whole] = True
 
     def _sealed(self, column: Column, rows: Tensor) -> Tensor:
         """The seals (B,) of the values on disk at rows (B,)."""
         values, seal = self._files[column.name], self._seals[column.name]
-        return torch.cat([seal.take(piece, values[piece]) for piece in torch.split(rows, _at_once(column, SEAL_AT_ONCE))])
+        return torch.cat([seal.take(piece, values[piece]) for piece in torch.split(rows, rows_at_once(column, SEAL_AT_ONCE))])
 
     def read(self, rows: Tensor) -> dict[Need, Any]:
         """The outputs, by need, of rows (B,) that are known."""
@@ -156,7 +156,7 @@ class TeacherCache:
         self._fresh.clear()
         if self._values is not self._files:
             for column in self.columns:
-                for piece in torch.split(rows, _at_once(column, COPY_BYTES)):
+                for piece in torch.split(rows, rows_at_once(column, COPY_BYTES)):
                     self._files[column.name][piece] = self._values[column.name][piece.to(self.device)].cpu()
         try:
             for file in self._value_files.values():
@@ -207,6 +207,6 @@ def _count(rows: int) -> str:
     return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
-def _at_once(column: Column, limit: int) -> int:
+def rows_at_once(column: Column, limit: int) -> int:
     """How many rows of a column are handled at a time within `limit` bytes."""
     return max(1, limit // column.row_bytes)

@@ -115,7 +115,7 @@ class MappedFile:
         """
         if not hasattr(os, "posix_fallocate"):  # macOS has no such call
             return
-        for first, last in _spans(rows * self._row_bytes // PAGE, ((rows + 1) * self._row_bytes - 1) // PAGE):
+        for first, last in join_spans(rows * self._row_bytes // PAGE, ((rows + 1) * self._row_bytes - 1) // PAGE):
             if not self._reserved[first : last + 1].all():
                 length = min((last + 1) * PAGE, self.values.nbytes) - first * PAGE
                 os.posix_fallocate(self._descriptor, first * PAGE, length)
@@ -139,7 +139,7 @@ STAT_BLOCK = 512
 """bytes of a block in a file's status, whatever the file system's are"""
 
 
-def _spans(first: NDArray[np.int64], last: NDArray[np.int64]) -> list[tuple[int, int]]:
+def join_spans(first: NDArray[np.int64], last: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Ranges of pages (first, last), ascending, with those joined that touch or overlap."""
     if not len(first):
         return []

@@ -12,7 +12,7 @@ from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.refit import fresh_seeds
 from kdzoo.suite.plan.searches import searches
 from kdzoo.suite.report.bench import read_bench
-from kdzoo.suite.report.score import score_frame, scored_blocks
+from kdzoo.suite.report.score import final_blocks, score_frame, scored_blocks
 from kdzoo.suite.report.searches import read_searches, searches_frame, t_interval, write_searches
 
 
@@ -64,8 +64,8 @@ def test_what_searches_came_to_is_their_mean_with_students_interval_over_searche
     low, high = scipy.stats.t.interval(0.95, 2, gains.mean(), scipy.stats.sem(gains))
     row = frame.loc["at"]
     assert (row["searches"], row["settings"], row["collapsed"]) == (3, 1, 0)
-    assert row[["test", "test_sd", "vs_kd", "vs_kd_low", "vs_kd_high"]].tolist() == pytest.approx(
-        [0.84, np.std(TESTS["at"], ddof=1), gains.mean(), low, high]
+    assert row[["test", "test_sd", "vs_kd", "vs_kd_sd", "vs_kd_low", "vs_kd_high"]].tolist() == pytest.approx(
+        [0.84, np.std(TESTS["at"], ddof=1), gains.mean(), np.std(gains, ddof=1), low, high]
     )
     assert t_interval(np.array([0.5])) == (None, None)
     shown = write_searches(searched).set_index("method")
@@ -96,6 +96,18 @@ def test_a_score_is_the_mean_gain_over_the_tables_of_several_benches_with_ranks(
     again = shutil.copytree(tmp_path / "one", tmp_path / "elsewhere" / "one")
     assert len(scored_blocks([benches[0], read_bench(again)])) == 2, "a bench of the same name in another folder is another bench"
     assert len(scored_blocks([*benches, benches[0]])) == 3, "the same bench is one"
+
+
+@pytest.mark.parametrize("phases", [("sweep", "refit"), ("refit", "sweep")])
+def test_a_score_is_made_of_the_refit_where_there_is_one(tmp_path, phases):
+    for number, phase in enumerate(phases):
+        for method, test in (("none", 0.8), ("hinton", 0.85), ("at", 0.87)):
+            for seed in (0, 1):
+                held_out = {"val_fraction": 0.0} if phase == "refit" else {}
+                val = None if phase == "refit" else test
+                write(tmp_path / "b", objective(method), 2 * number + seed, val=val, test=test, about={"phase": phase}, data=held_out)
+    (block,) = final_blocks(read_bench(tmp_path / "b"))
+    assert block.table_key.phase == "refit"
 
 
 @pytest.mark.slow

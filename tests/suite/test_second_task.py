@@ -14,6 +14,7 @@ from registries import registered_for_a_while
 from rich.console import Console
 from test_display import Time, plan
 from test_leaderboard import CARDS, objective
+from test_leaderboard import write as write_accuracies
 
 import kdzoo as zoo
 from kdzoo.data.canonical import Raw, make_dataset
@@ -30,6 +31,7 @@ from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.compare import compare
+from kdzoo.suite.report.score import scored_blocks
 from kdzoo.suite.report.table_files import write_tables
 from kdzoo.suite.run.progress_bar import LiveDisplay
 from kdzoo.suite.run.progress_lines import PlainDisplay
@@ -201,6 +203,16 @@ def test_benches_beside_each_other_are_compared_in_the_headline_of_their_task(tw
     assert "-0.9 [-1.148, -0.6516]" in shown
     assert "top-1" not in shown
     assert "| -0.9 |" in kdzoo("compare", "a", "b", "--format", "md").out
+
+
+def test_tables_of_two_tasks_have_no_score(tmp_path):
+    for seed in range(3):
+        for method, worse in (("hinton", 0.0), ("at", 1.0)):
+            write(tmp_path / "ages", method, seed, rmse=5.0 + worse + seed / 10)
+            write_accuracies(tmp_path / "images", objective(method), seed, val=0.8, test=0.8 - worse / 100 + seed / 1000)
+    benches = [read_bench(tmp_path / name) for name in ("ages", "images")]
+    with pytest.raises(InputError, match="these benches have different metrics"):
+        scored_blocks(benches)
 
 
 def test_the_best_difference_of_an_error_is_the_lowest(two_benches, kdzoo):

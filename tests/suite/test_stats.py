@@ -22,7 +22,7 @@ from kdzoo.suite.report.error_model import (
     trigamma_inverse,
 )
 from kdzoo.suite.report.intervals import beside_single, mcnemar_p, paired_difference, ratio_interval, wilson
-from kdzoo.suite.report.rules import common_seeds, is_collapsed
+from kdzoo.suite.report.rules import common_seeds, is_collapsed, lead_is_clear
 
 POOLED = Prior(np.array(math.inf), np.array(math.nan))
 
@@ -396,3 +396,21 @@ def test_beside_a_single_training_the_error_is_that_of_one_run_from_a_mean_of_n(
     assert beside_single((5 - half * math.sqrt(1 / 4), 5 + half * math.sqrt(1 / 4)), 4) == pytest.approx(
         (5 - half * math.sqrt(1 + 1 / 4), 5 + half * math.sqrt(1 + 1 / 4))
     )
+
+
+@pytest.mark.parametrize(
+    ("teacher", "alone", "images", "clear"),
+    [
+        (0.90, [0.50, 0.52], 10_000, True),  # 12.71 * 0.0141 * sqrt(3 / 2) = 0.220 of 0.39
+        (0.70, [0.50, 0.52], 10_000, False),
+        (0.70, [0.50, 0.52], None, False),
+        (0.90, [0.50, 0.52], None, True),
+        (0.30, [0.50, 0.51, 0.52], 10_000, False),  # below the student
+        (0.30, [0.50, 0.51, 0.52], None, False),
+        (0.60, [0.50, 0.50, 0.50], 193, True),  # 1.96 * sqrt((0.25 + 0.24) / n) is 0.0988 at 193 images, 0.1003 at 187
+        (0.60, [0.50, 0.50, 0.50], 187, False),
+        (0.90, [0.50], 10_000, False),  # nothing is known of how far seeds are apart
+    ],
+)
+def test_a_teachers_lead_is_clear_beyond_the_error_of_its_one_training_and_of_the_images(teacher, alone, images, clear):
+    assert lead_is_clear(teacher, alone, images) is clear

@@ -89,6 +89,16 @@ def test_one_axis_is_no_grid_and_a_setting_without_a_neighbour_stands_below(fold
     assert last.notes[-1] == "On none of the grids: T=8 alpha=0.9: 70.00."
 
 
+def test_a_setting_without_a_value_on_one_of_the_axes_has_no_place(folder):
+    beside_ce = objective("hinton", 4.0).model_copy(update={"task": 1.0})  # a sum of both losses, which has a weight and no alpha
+    write(folder, beside_ce, 0, val=0.7, test=0.9)
+    frame = swept_frame(read_bench(folder), "hinton", Axes("temperature", "alpha"))
+    placeless = frame[frame["row"].isna()]
+    assert placeless["column"].isna().all()
+    assert placeless["mean"].tolist() == pytest.approx([0.7])
+    assert len(frame) == len(VALIDATION) + 1
+
+
 def test_a_method_with_one_setting_has_no_grid(folder):
     ((grid, lines),) = grid_lines(folder, "none")
     assert grid.title.startswith("student alone, tried at 1 setting: ")

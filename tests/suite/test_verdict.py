@@ -8,7 +8,9 @@ from test_leaderboard import AT, KD, NONE, objective, row, write
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
-from kdzoo.suite.report.verdict import ENOUGH_POINTS, verdicts
+from kdzoo.suite.report.rivals import Rival
+from kdzoo.suite.report.verdict import AT_MOST_NAMED, ENOUGH_POINTS, count_further, verdicts
+from kdzoo.tasks.classification import CLASSIFICATION
 
 
 def make(folder, seeds=3, **values):
@@ -152,3 +154,9 @@ def test_the_verdict_heads_the_markdown_table(tmp_path):
     sentence = make(tmp_path / "b", at=AT)
     write_tables(tmp_path / "b")
     assert (tmp_path / "b" / "leaderboard.md").read_text().startswith(f"# b\n\n{sentence}\n\n## ")
+
+
+@pytest.mark.parametrize(("more", "words"), [(-1, ""), (0, ""), (1, " and 1 more"), (2, " and 2 more")])
+def test_rivals_beyond_those_that_are_named_are_counted(more, words):
+    rivals = [Rival(f"m{number}", 0.01, 0.005, 0.015, CLASSIFICATION.headline) for number in range(AT_MOST_NAMED + more)]
+    assert count_further(rivals) == words
