@@ -20,6 +20,7 @@ from kdzoo.data.mixing import MixPlan, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Splits
 from kdzoo.data.views import Views, apply_views, draw_views, has_numbered_views, output_shape, view_number
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
+from kdzoo.runs.spec import Normalisation
 from kdzoo.seeds import generator
 
 Inputs = dict[Pass, Tensor]
@@ -115,7 +116,14 @@ class EpochPlan:
         samples = partners(targets, self.seed, self.epoch) if which is Pass.PARTNER else torch.arange(self.samples)
         stream = PASS_KINDS[which].stream
         views = draw_views(
-            self.recipe.augment, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch, stream=stream
+            self.recipe.augment,
+            samples=self.samples,
+            height=height,
+            width=width,
+            seed=self.seed,
+            epoch=self.epoch,
+            stream=stream,
+            norm=norm_of(self.recipe, self.splits),
         )
         return PassPlan(samples.to(self.device), views.to(self.device))
 
@@ -219,6 +227,13 @@ class EpochPlan:
         indices = view_number(self.passes[which].views, self.recipe.augment)
         assert indices is not None
         return indices.cpu()[self.samples_at(which)]
+
+
+def norm_of(recipe: Recipe, splits: Splits) -> Normalisation:
+    """The mean and deviation of the pixels by which views fill what is empty: the recipe's, else those of the data."""
+    if recipe.mean is not None and recipe.std is not None:
+        return Normalisation(mean=recipe.mean, std=recipe.std)
+    return splits.norm
 
 
 def order(samples: int, seed: int, epoch: int) -> Tensor:

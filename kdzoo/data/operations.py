@@ -116,6 +116,34 @@ def cutout(images: Tensor, centre: Tensor, side: int) -> Tensor:
     return images.masked_fill((down[:, :, None] & across[:, None, :])[:, None], 0)
 
 
+def erase(images: Tensor, boxes: Tensor, colour: Tensor) -> Tensor:
+    """A colour (C,) uint8 within a box of each image, `boxes` (B, 4: top, bottom, left, right); an empty box changes nothing."""
+    return torch.where(_within(boxes, images), colour.to(images.device)[:, None, None], images)
+
+
+def erase_with_noise(images: Tensor, boxes: Tensor, seeds: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Normal noise of a mean and deviation (C,), in grey levels, within a box of each image, drawn on the CPU from `seeds` (B,).
+
+    Rounded, and cut off at 0 and 255, where timm's comes after normalisation and is cut off nowhere.
+    """
+    noise = torch.zeros(images.shape, dtype=torch.uint8)
+    for number, (seed, (top, bottom, left, right)) in enumerate(zip(seeds.tolist(), boxes.tolist(), strict=True)):
+        if bottom > top:
+            draws = torch.randn(images.shape[1], bottom - top, right - left, generator=torch.Generator().manual_seed(seed))
+            levels = (mean[:, None, None] + std[:, None, None] * draws).round_().clamp_(0, FULL)
+            noise[number, :, top:bottom, left:right] = levels.to(torch.uint8)
+    return torch.where(_within(boxes, images), noise.to(images.device), images)
+
+
+def _within(boxes: Tensor, images: Tensor) -> Tensor:
+    """Which pixels lie in a box, (B, 1, H, W)."""
+    height, width = images.shape[-2:]
+    top, bottom, left, right = (edge[:, None] for edge in boxes.to(images.device).unbind(1))
+    rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+    down, across = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+    return (down[:, :, None] & across[:, None, :])[:, None]
+
+
 def shift_columns(images: Tensor, shift: Tensor) -> Tensor:
     """Images (B, C, H, W) moved by `shift` (B,) columns to the right, to the left where it is negative, with 0 from outside."""
     width = images.shape[-1]

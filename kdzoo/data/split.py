@@ -13,7 +13,7 @@ from kdzoo.data.dataset import Dataset, Subset
 from kdzoo.data.transfer import classes_in_words
 from kdzoo.data.unlabelled import UnlabelledImages, append_unlabelled
 from kdzoo.errors import InputError
-from kdzoo.runs.spec import DataSpec, TransferSpec
+from kdzoo.runs.spec import DataSpec, Normalisation, TransferSpec
 from kdzoo.seeds import generator
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.targets import is_labelled, no_targets
@@ -30,7 +30,8 @@ class Splits:
 
     train is what the student is taught on, the transfer set. original_index: the place of each of its samples in the
     training images of the data set, -1 for other images. description: all that decides which images are where, in a few
-    words. of_teacher: where the teacher learns other training images, their places in `all_train`, in order.
+    words. norm: mean and deviation of the pixels of the data set. of_teacher: where the teacher learns other training images,
+    their places in `all_train`, in order.
     """
 
     train: Subset
@@ -40,6 +41,7 @@ class Splits:
     original_index: Tensor
     description: str
     all_train: Subset
+    norm: Normalisation
     of_teacher: Tensor | None = None
     task: Task = CLASSIFICATION
 
@@ -115,6 +117,7 @@ def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = Non
         train,
         description,
         dataset.train,
+        Normalisation(mean=dataset.mean, std=dataset.std),
         of_teacher,
         dataset.task,
     )

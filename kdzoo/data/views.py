@@ -5,6 +5,7 @@ How a sample looks therefore depends neither on its batch nor on where training 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -13,13 +14,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdzoo.data.network_input import centre
-from kdzoo.data.operations import OPERATIONS, apply_operation, brightness, contrast, cutout, mask_stripes, saturation, shift_columns
+from kdzoo.data.operations import (
+    FULL,
+    OPERATIONS,
+    apply_operation,
+    brightness,
+    contrast,
+    cutout,
+    erase,
+    erase_with_noise,
+    mask_stripes,
+    saturation,
+    shift_columns,
+)
+from kdzoo.data.policy import apply_policy
 from kdzoo.runs.recipe import Augment, Recipe
+from kdzoo.runs.spec import Normalisation
 from kdzoo.seeds import generator
 
 ASPECT = (3 / 4, 4 / 3)
 COLOURS = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
 """the fields of Augment that change colours and what they do, in this order"""
+
+ERASED = (0.02, 1 / 3)
+"""the share of an image that is erased"""
+ERASED_ASPECT = (0.3, 1 / 0.3)
+ATTEMPTS = 10
+"""after which nothing is erased, where no rectangle has fitted into the image"""
+MOST_SEED = 2**63 - 1
 
 MAGNITUDES = 30
 """the magnitude at which RandAugment's operations are at their strongest"""
@@ -31,8 +53,11 @@ class Views:
     height, width: its size in pixels (None where it is the image's own); flip: mirrored from left to right. Each (N,).
 
     What is not asked for is None or empty. colours: a factor (N,) for each of COLOURS. operations, levels: places in
-    OPERATIONS and how strongly, from -1 to 1, (N, rounds). cut: the row and column of cutout's centre, (N, 2). shift: columns to
-    the right, (N,). masks: the first row and the end of a mask over bands, the first column and the end of one over time, (N, 4)."""
+    OPERATIONS and how strongly, from -1 to 1, (N, rounds). cut: the row and column of cutout's centre, (N, 2). policy: the seed of
+    each sample's draws of timm's policy, (N,). erased: the rectangles that are erased, top, bottom, left, right, empty where none is,
+    (N, 4); noise: the seed of what they are filled with, (N,). norm: the mean, and deviation, that a policy or erasing fills with.
+    shift: columns to the right, (N,). masks: the first row and the end of a mask over bands, the first column and the end of one over
+    time, (N, 4)."""
 
     top: Tensor
     left: Tensor
@@ -43,21 +68,40 @@ class Views:
     operations: Tensor | None = None
     levels: Tensor | None = None
     cut: Tensor | None = None
+    policy: Tensor | None = None
+    erased: Tensor | None = None
+    noise: Tensor | None = None
+    norm: Normalisation | None = None
     shift: Tensor | None = None
     masks: Tensor | None = None
 
     def to(self, device: torch.device) -> Views:
-        """The same on a device, from which a batch takes its rows there; but for the operations, which are sorted on the CPU."""
+        """The same on a device, from which a batch takes its rows there; but for operations and seeds, which are read on the CPU."""
         tensors = {
             name: value.to(device)
-            for name in ("top", "left", "flip", "height", "width", "cut", "shift", "masks")
+            for name in ("top", "left", "flip", "height", "width", "cut", "erased", "shift", "masks")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **tensors, colours={name: factor.to(device) for name, factor in self.colours.items()})
 
 
-def draw_views(augment: Augment, *, samples: int, height: int, width: int, seed: int, epoch: int, stream: str = "view") -> Views:
-    """The views of all samples in an epoch; streams of other names are independent, and so is each kind of augmentation."""
+def draw_views(
+    augment: Augment,
+    *,
+    samples: int,
+    height: int,
+    width: int,
+    seed: int,
+    epoch: int,
+    stream: str = "view",
+    norm: Normalisation | None = None,
+) -> Views:
+    """The views of all samples in an epoch; streams of other names are independent, and so is each kind of augmentation.
+
+    norm: the mean and deviation of the data; raises ValueError where there are none and `augment` fills with them.
+    """
+    if norm is None and (augment.auto_augment or augment.erase):
+        raise ValueError("augment.auto_augment and augment.erase need the mean of the data, which they fill with")
     crops = _draw_crops(augment, samples, height, width, generator(seed, stream, epoch))
     colours = {}
     for name in (name for name in COLOURS if getattr(augment, name)):
@@ -75,6 +119,14 @@ def draw_views(augment: Augment, *, samples: int, height: int, width: int, seed:
         cutout_centre = torch.stack(
             [torch.randint(side, (samples,), generator=random) for side in output_shape(augment, height, width)], dim=1
         )
+    policy = erased = noise = None
+    if augment.auto_augment:
+        policy = torch.randint(MOST_SEED, (samples,), generator=generator(seed, stream, "auto_augment", epoch))
+    if augment.erase:
+        sides = output_shape(augment, height, width)
+        erased = _draw_erased(augment.erase, *sides, samples, generator(seed, stream, "erase", epoch))
+    if augment.erase and augment.erase_fill == "noise":
+        noise = torch.randint(MOST_SEED, (samples,), generator=generator(seed, stream, "erase noise", epoch))
     shift = masks = None
     if augment.time_shift:
         reach = 2 * augment.time_shift + 1
@@ -84,7 +136,42 @@ def draw_views(augment: Augment, *, samples: int, height: int, width: int, seed:
         sides = output_shape(augment, height, width)
         mosts = (augment.band_mask, augment.time_mask)
         masks = torch.cat([_draw_masks(most, side, samples, random) for most, side in zip(mosts, sides, strict=True)], 1)
-    return replace(crops, colours=colours, operations=operations, levels=levels, cut=cutout_centre, shift=shift, masks=masks)
+    return replace(
+        crops,
+        colours=colours,
+        operations=operations,
+        levels=levels,
+        cut=cutout_centre,
+        policy=policy,
+        erased=erased,
+        noise=noise,
+        norm=norm,
+        shift=shift,
+        masks=masks,
+    )
+
+
+def _draw_erased(share: float, height: int, width: int, samples: int, random: torch.Generator) -> Tensor:
+    """A rectangle for this share of the samples, (N, 4: top, bottom, left, right): the first of ten that fits, none where none does.
+
+    Its area is evenly drawn and its aspect evenly in logarithms, as by timm's RandomErasing.
+    """
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=random, dtype=torch.float64)
+
+    chosen = draw(samples) < share
+    low, high = ERASED
+    area = height * width * (low + (high - low) * draw(samples, ATTEMPTS))
+    log_low, log_high = (math.log(bound) for bound in ERASED_ASPECT)
+    aspect = (log_low + (log_high - log_low) * draw(samples, ATTEMPTS)).exp()
+    h, w = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (h < height) & (w < width)
+    first = fits.int().argmax(1, keepdim=True)
+    h, w = (side.gather(1, first).squeeze(1) for side in (h, w))
+    top, left = ((draw(samples) * (length - side + 1)).floor() for length, side in ((height, h), (width, w)))
+    boxes = torch.stack([top, top + h, left, left + w], 1).long()
+    return boxes * (chosen & fits.any(1))[:, None]
 
 
 def _draw_masks(most: int, side: int, samples: int, random: torch.Generator) -> Tensor:
@@ -125,10 +212,12 @@ def _draw_resized_crops(augment: Augment, samples: int, height: int, width: int,
 def apply_views(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
     """Images, or maps, (B, C, H, W) as their views show them; `index` (B,), where the views are, says which samples they are.
 
-    Cropped and flipped first, then colours, RandAugment's operations and cutout, then shifted in time and masked.
+    Cropped and flipped first, then timm's policy, colours, RandAugment's operations, cutout and erasing, then shifted in time and masked.
     """
     device = images.device
     augmented = _crop_and_flip(images, views, index, augment)
+    if augment.auto_augment is not None and views.policy is not None and views.norm is not None:
+        augmented = apply_policy(augmented, augment.auto_augment, views.policy[index.to(views.policy.device)], views.norm.mean)
     for name, factor in views.colours.items():
         augmented = COLOURS[name](augmented, factor[index].to(device))
     if views.operations is not None and views.levels is not None:
@@ -137,9 +226,19 @@ def apply_views(images: Tensor, views: Views, index: Tensor, augment: Augment) -
             augmented = apply_operation(augmented, operation, level)
     if views.cut is not None:
         augmented = cutout(augmented, views.cut[index].to(device), augment.cutout)
+    if views.erased is not None and views.norm is not None:
+        augmented = _erase(augmented, views.erased[index], views.noise if views.noise is None else views.noise[index.cpu()], views.norm)
     if views.shift is not None:
         augmented = shift_columns(augmented, views.shift[index].to(device))
     return augmented if views.masks is None else mask_stripes(augmented, views.masks[index].to(device))
+
+
+def _erase(images: Tensor, boxes: Tensor, seeds: Tensor | None, norm: Normalisation) -> Tensor:
+    """The images with their boxes (B, 4) in the mean colour, or with noise from `seeds` (B,) around it."""
+    mean, std = (FULL * torch.tensor(part).expand(images.shape[1]) for part in (norm.mean, norm.std))
+    if seeds is None:
+        return erase(images, boxes, mean.round().clamp(0, FULL).to(torch.uint8))
+    return erase_with_noise(images, boxes, seeds, mean, std)
 
 
 def _crop_and_flip(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:

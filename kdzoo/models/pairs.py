@@ -72,8 +72,8 @@ _PAIRS = [
     ),
     Pair("resnet20/resnet8", "resnet20", "resnet8", "cifar10"),
     Pair("resnet110/resnet110", "resnet110", "resnet110", "cifar100"),
-    Pair("resnet34/resnet18", "resnet34:pretrained", "resnet18", "folder:PATH"),
-    Pair("resnet50/mobilenetv1_100", "resnet50:pretrained", "mobilenetv1_100", "folder:PATH"),
+    Pair("resnet34/resnet18", "resnet34.tv_in1k:pretrained", "resnet18", "folder:PATH"),
+    Pair("resnet50/mobilenetv1_100", "resnet50.tv_in1k:pretrained", "mobilenetv1_100", "folder:PATH"),
 ]
 PAIRS: Registry[Pair] = Registry("pairs", {pair.name: pair for pair in _PAIRS})
 

@@ -7,6 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from kdzoo.runs.fields import Count, Deviations, Integer, Means, Number, OmitDefault, Positive, Share, Side, SparseSpec, as_tuple
+from kdzoo.runs.policy_text import canonical_policy
+
+
+def _as_policy(value: object) -> object:
+    return canonical_policy(value) if isinstance(value, str) else value
 
 
 class Augment(SparseSpec):
@@ -15,7 +20,10 @@ class Augment(SparseSpec):
     size: the side of what the networks see; None keeps the images' own. At evaluation a larger image is centre-cropped.
     brightness, contrast, saturation: a factor from 1 - x to 1 + x, but not below 0, in this order.
     randaugment: number of RandAugment operations for each image, 0 for none, at strength magnitude / 30.
-    cutout: the side in pixels of a square that is blackened. time_shift: by up to so many columns to either side, with 0 from outside.
+    cutout: the side in pixels of a square that is blackened.
+    auto_augment: one of timm's policies by its text, such as `rand-m9-mstd0.5-inc1`; None for none. erase: how likely a rectangle of a
+    random size and place is erased (timm's random erasing); erase_fill: with the data's `mean` colour, or with `noise` around it that has
+    their deviation. time_shift: by up to so many columns to either side, with 0 from outside.
     time_mask, band_mask: up to so many columns, or rows, on which the mean of the map lies (SpecAugment,
     https://arxiv.org/abs/1904.08779). Whatever is 0 is unused and not part of a run's id.
     """
@@ -32,6 +40,9 @@ class Augment(SparseSpec):
     randaugment: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
     magnitude: Annotated[Number, Field(ge=0, le=30)] = 9.0
     cutout: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
+    auto_augment: Annotated[str | None, BeforeValidator(_as_policy), OmitDefault()] = None
+    erase: Annotated[Number, Field(ge=0, le=1), OmitDefault()] = 0.0
+    erase_fill: Literal["mean", "noise"] = "mean"
     time_shift: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
     time_mask: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
     band_mask: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
@@ -44,21 +55,24 @@ class Augment(SparseSpec):
             raise ValueError("augment.size: expected a side length when augment.crop is 'resized'")
         if "magnitude" in self.model_fields_set and not self.randaugment:
             raise ValueError("augment.magnitude: expected augment.randaugment too, a number of operations > 0, as well")
+        if "erase_fill" in self.model_fields_set and not self.erase:
+            raise ValueError("augment.erase_fill: expected augment.erase, a share > 0, as well")
         return self
 
     def unused(self) -> set[str]:
-        return super().unused() | (set() if self.randaugment else {"magnitude"})
+        depend = {"magnitude": self.randaugment, "erase_fill": self.erase}
+        return super().unused() | {name for name, used in depend.items() if not used}
 
     @property
     def has_few_views(self) -> bool:
         """Whether views are few enough to be numbered: those of padded crops and flips alone."""
-        colours = (self.brightness, self.contrast, self.saturation, self.randaugment, self.cutout)
+        colours = (self.brightness, self.contrast, self.saturation, self.randaugment, self.cutout, self.auto_augment, self.erase)
         return self.crop != "resized" and not any((*colours, self.time_shift, self.time_mask, self.band_mask))
 
     @property
     def of_pixels(self) -> list[str]:
         """The fields in use that are made for pixels, by name: mirrors, colours, squares, other sizes."""
-        names = ("flip", "size", "brightness", "contrast", "saturation", "randaugment", "cutout")
+        names = ("flip", "size", "brightness", "contrast", "saturation", "randaugment", "cutout", "auto_augment", "erase")
         return [*(["crop"] if self.crop == "resized" else []), *(name for name in names if getattr(self, name))]
 
     @property

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from kdzoo.files import PACKAGE
 
-DATA_CODE = ("canonical", "epoch", "loader", "mixing", "network_input", "operations", "pixels", "preprocess", "split", "texts", "views")
+DATA_CODE = (
+    *("canonical", "epoch", "loader", "mixing", "network_input", "operations"),
+    *("pixels", "policy", "preprocess", "split", "texts", "views"),
+)
 TEACHER_CODE = ("answers", "cache", "code", "columns", "disk", "open_cache", "predictions", "teacher")
 CODE = (
     *("seeds", "training/cohort", "models/placement", "models/predict"),

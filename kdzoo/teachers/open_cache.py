@@ -13,6 +13,7 @@ from kdzoo.contract.needs import ALWAYS_CACHED, PER_SAMPLE, Need, Pass
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.epoch import WHOLE, Shard
 from kdzoo.data.loader import fetch_once
+from kdzoo.data.policy import policy_versions
 from kdzoo.data.split import Splits
 from kdzoo.data.views import evaluation_view, has_numbered_views, view_count
 from kdzoo.models.network import Network
@@ -60,6 +61,8 @@ def open_teacher_cache(
     }
     if not has_numbered_views(recipe):
         about |= {"seed": seed, "epochs": recipe.drawn_epochs, "passes": [str(which.name) for which in passes]}
+    if recipe.augment.auto_augment is not None:
+        about |= policy_versions()
     if recipe.mixes:
         about |= {"mixing": [recipe.mixup, recipe.cutmix, recipe.mix_prob], "numpy": np.__version__}  # which draws the shares
         if Pass.PARTNER in passes:  # what is mixed with what then depends on the labels

@@ -14,6 +14,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import Deployed, Objective
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Dataset
+from kdzoo.data.policy import CHANNELS
 from kdzoo.data.split import Splits
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network, draw_weights
@@ -105,6 +106,8 @@ def _refuse_recipe(run: Run, shape: tuple[int, int, int], dataset: Dataset) -> N
         problems.append(
             f"recipe.augment.cutout: expected at most {max(shape[1:])}, the side of the images, got {run.recipe.augment.cutout}"
         )
+    if recipe.augment.auto_augment is not None and shape[0] not in CHANNELS:
+        problems.append(f"recipe.augment.auto_augment: expected images of 1 or 3 channels, which timm's policies take, got {shape[0]}")
     if run.recipe.dot is not None and run.recipe.clip is not None:
         problems.append("recipe.clip: cannot be combined with recipe.dot, which clips neither of its two gradients")
     if run.recipe.mixes:

@@ -23,6 +23,7 @@ from kdzoo.models.committee import Committee, committee_name
 from kdzoo.models.network import Network
 from kdzoo.models.specialists import draw_specialist_images, specialist_targets
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
+from kdzoo.runs.spec import Normalisation
 from kdzoo.seeds import generator
 from kdzoo.training.optim import learning_rate, optimizer
 from kdzoo.training.specialist_recipe import unused_keys
@@ -63,12 +64,14 @@ def train_specialist(generalist: Network, images: Subset, classes: Sequence[int]
     model = fresh_specialist(generalist, classes).train()
     height, width = images.images.shape[2:]
     diet = draw_specialist_images(images.targets, classes, generator(seed, "specialist's others", 0))
+    mean, std = (tuple(part.flatten().tolist()) for part in (generalist.mean, generalist.std))
+    norm = Normalisation(mean=mean, std=std)
     each = steps_per_epoch(len(diet.places), recipe.batch_size, drop_last=recipe.drop_last)
     sgd = optimizer(recipe, model)
     for epoch in range(recipe.epochs):
         places = draw_specialist_images(images.targets, classes, generator(seed, "specialist's others", epoch)).places
         targets = specialist_targets(images.targets[places], classes).to(device)
-        views = draw_views(recipe.augment, samples=len(places), height=height, width=width, seed=seed, epoch=epoch).to(device)
+        views = draw_views(recipe.augment, samples=len(places), height=height, width=width, seed=seed, epoch=epoch, norm=norm).to(device)
         order = list(batches(len(places), recipe.batch_size, seed, epoch, drop_last=recipe.drop_last))
         pixels = fetch(images.images, [places[index].to(images.images.device) for index in order], device)
         for number, (index, batch) in enumerate(zip(order, pixels, strict=True), start=epoch * each):

@@ -19,23 +19,27 @@ pytestmark = pytest.mark.slow
 
 
 def write_photos(folder: Path) -> Path:
-    """Parts of two photographs as train/ and val/, a sub-folder for each of them: 16 and 8 JPEG files of 150x130 pixels."""
+    """Parts of two photographs as train/ and val/, a sub-folder for each of them: 16 and 8 JPEG files, 100 to 150 by 90 to 130 pixels."""
     for name, photo in zip(("china", "flower"), load_sample_images().images, strict=True):
         for number in range(24):
             part = folder / ("train" if number < 16 else "val") / name
             part.mkdir(parents=True, exist_ok=True)
             top, left = number // 6 * 90, number % 6 * 95
-            Image.fromarray(photo[top : top + 130, left : left + 150]).save(part / f"{number}.jpg", quality=95)
+            height, width = 130 - number % 5 * 10, 150 - number % 3 * 25
+            Image.fromarray(photo[top : top + height, left : left + width]).save(part / f"{number}.jpg", quality=95)
     return folder
 
 
-def test_the_file_runs_on_a_folder_whose_images_are_never_all_in_memory(tmp_path):
+@pytest.mark.parametrize("timm_augments", [False, True], ids=["as published", "with timm's augmentation"])
+def test_the_file_runs_on_a_folder_whose_images_are_never_all_in_memory(tmp_path, timm_augments):
     photos, weights = write_photos(tmp_path / "photos"), tmp_path / "resnet34.safetensors"
     torch.manual_seed(0)
     save_file(timm.create_model("resnet34", num_classes=2).state_dict(), weights)
     file = CONFIGS / "benches" / "imagenet-r34-r18.yaml"
-    words = f"bench -c {file} --data folder:{photos} --teacher resnet34:{weights} --methods hinton,at --epochs 1 --image-cache 1KB"
+    words = f"bench -c {file} --data folder:{photos} --teacher resnet34.tv_in1k:{weights} --methods hinton,at --epochs 1 --image-cache 1KB"
     words += f" --set recipe.batch_size=16 --set recipe.augment.size=32 --allow-chance-teacher --results {tmp_path} -j 1"
+    augment = {"auto_augment": "rand-m9-mstd0.5-inc1", "erase": 0.25, "erase_fill": "noise"} if timm_augments else {}
+    words += "".join(f" --set recipe.augment.{key}={value}" for key, value in augment.items())
     done = run_warm([sys.executable, "-m", "kdzoo", *words.split()], timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = Store(tmp_path / "imagenet-r34-r18")
@@ -44,6 +48,7 @@ def test_the_file_runs_on_a_folder_whose_images_are_never_all_in_memory(tmp_path
     for result in results:
         recipe = runs.run(result["id"]).read_plan()[0].recipe
         assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.augment.min_area) == ("sgd", 0.1, 1e-4, 0.08)
+        assert {key: getattr(recipe.augment, key) for key in augment} == augment
         assert result["train"]["samples"] == 32
         assert result["last"]["test"]["top1"] in [count / 16 for count in range(17)]
 

@@ -60,7 +60,7 @@ def beside(benches: Sequence[BenchRecords], rows: Sequence[Published]) -> Beside
             notes.append(f"no published numbers for {name}: it is of {bench.task.name}, they are of {TASK.name}")
             continue
         for block in bench.blocks:
-            published_there = [row for row in rows if row.pair == block.table_key.pair and row.data == _original(block)]
+            published_there = [row for row in rows if row.pair == _pair_of(block) and row.data == _original(block)]
             notes += _absent(block, published_there, rows)
             for standing in block.standings:
                 theirs: list[Published | None] = [row for row in published_there if row.method == standing.record.method]
@@ -70,6 +70,11 @@ def beside(benches: Sequence[BenchRecords], rows: Sequence[Published]) -> Beside
                     differs = () if number is None else marks_of(standing, number)
                     joined.append({"bench": name, **block.head, **_ours(standing), **_theirs(standing, number, differs)})
     return Beside(pd.DataFrame(joined, columns=list(COLUMNS)), tuple(dict.fromkeys(notes)))
+
+
+def _pair_of(block: Block) -> str:
+    """A block's pair by its architectures: without timm's tags, which say whose weights they have (`resnet34.tv_in1k`)."""
+    return "/".join(name.partition(".")[0] for name in block.table_key.pair.split("/"))
 
 
 def _original(block: Block) -> str:
@@ -82,7 +87,7 @@ def _original(block: Block) -> str:
 
 def _absent(block: Block, published_there: Sequence[Published], rows: Iterable[Published]) -> list[str]:
     """What a reader would look for in vain: a pair without any number, and published methods that the bench has not run."""
-    where = f"{block.table_key.pair} on {_original(block)}"
+    where = f"{_pair_of(block)} on {_original(block)}"
     if not published_there:
         others = dict.fromkeys(row.pair for row in rows if row.data == _original(block))
         known = f"; pairs with numbers: {', '.join(others)}" if others else ""
