@@ -3,11 +3,14 @@
 import json
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from kdzoo.errors import InputError
 from kdzoo.runs.atomic import read_json
 from kdzoo.runs.canonical import canonical, canonical_json
-from kdzoo.runs.read_run import read_run
+from kdzoo.runs.pieces import members
+from kdzoo.runs.read_run import read_plan_file, read_run
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run, TermSpec
 
@@ -94,3 +97,84 @@ def parsed(text: bytes) -> object:
         return json.loads(text)
     except ValueError as error:
         return error
+
+
+def text_of(value: object) -> bytes:
+    """A JSON value as kdzoo's own files have it."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+ABOUT = {
+    "pair": "resnet20/resnet8",
+    "note": 'a "quoted": word,\n "and a line": {',
+    "methods": {"hinton": {"scale": 1, "published": {"task": 0.1, "term": 0.9}}},
+}
+FILE = text_of({"about": ABOUT, "id": a_run().id, "run": written(a_run())})
+
+
+def outcome(text: bytes) -> object:
+    """What a file says, or what is wrong with it."""
+    try:
+        return read_plan_file(text, a_run().id, "run.json")
+    except InputError as error:
+        return error.problems
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]+", fullmatch=True), JSON, min_size=1, max_size=5))
+@example({"a": 'line\n "b": 1,\n "c": 2', "b": {}})
+def test_an_object_is_what_its_members_are(content):
+    """Of files that kdzoo wrote, whatever stands in them; deeper ones too."""
+    cut = members(text_of(content).removesuffix(b"\n"), 1)
+    assert cut is not None
+    assert {name: json.loads(piece) for name, piece in cut.items()} == content
+    inner = members(members(text_of({"run": content}).removesuffix(b"\n"), 1)["run"], 2)
+    assert inner is not None
+    assert {name: json.loads(piece) for name, piece in inner.items()} == content
+
+
+PLACES = st.integers(0, len(FILE))
+PUT_IN = st.sampled_from(
+    [b"", b"\n", b'",\n "', b",\n ", b' "id": 3,\n', b'\n  "seed": 5,', b"}", b"{", b'"', b"NaN", b"\xff", b"7", b"null", b"\\"]
+)
+
+
+@given(st.lists(st.tuples(PLACES, st.integers(0, 30), PUT_IN), max_size=3))
+@example([(FILE.index(b' "id"'), 0, b' "id": "other",\n')])
+@example([(FILE.index(b'"id"'), 0, b'"more": 1,\n ')])
+@example([(FILE.index(b'  "seed"'), 0, b'  "seed": 7,\n')])
+@example([(FILE.index(b'"seed": 0'), 9, b'"seed": 1')])
+@example([(FILE.index(b'"seed": 0'), 9, b'"seed": NaN')])
+@example([(FILE.index(b'"scale": 1'), 10, b'"scale": -1')])
+@example([(FILE.index(b'"scale": 1'), 10, b'"scale": NaN')])
+def test_a_changed_file_says_what_it_says_on_one_line(edits):
+    """A layout of which no members are cut: the whole of it is parsed. What is no JSON is told in either."""
+    text = FILE
+    for place, cut, put in edits:
+        text = text[:place] + put + text[place + cut :]
+    try:
+        one_line = json.dumps(json.loads(text)).encode()
+    except ValueError:
+        found = outcome(text)
+        assert isinstance(found, tuple)
+        assert found[0].startswith("run.json: damaged (")
+        return
+    assert members(one_line, 1) is None
+    assert repr(outcome(text)) == repr(outcome(one_line))
+
+
+def test_a_file_is_read_with_the_record_beside_the_run_and_what_is_wrong_with_it():
+    whole = read_plan_file(FILE, a_run().id, "run.json")
+    assert whole.run == a_run()
+    assert (whole.about, whole.faults) == (ABOUT, ())
+    assert whole.parts == {name: canonical_json(part) for name, part in a_run().model_dump(mode="json").items()}
+    again = read_plan_file(FILE, a_run().id, "run.json")
+    assert again.run.recipe is whole.run.recipe
+    whole.about["pair"] = "changed"
+    assert read_plan_file(FILE, a_run().id, "run.json").about == ABOUT
+    assert read_plan_file(FILE.replace(b'"scale": 1', b'"scale": 0'), a_run().id, "run.json").faults != ()

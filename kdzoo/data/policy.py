@@ -78,6 +78,7 @@ def _load_file(draws: _Draws) -> ModuleType:
     import timm.data.auto_augment
 
     spec = timm.data.auto_augment.__spec__
+    assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     vars(module).update(random=draws.python, np=_Numpy(draws.numpy))

@@ -85,16 +85,27 @@ def ensure_writable(folder: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object that a file holds; raises InputError where it is missing or damaged."""
+    return json_object(read_record_file(path), str(path))
+
+
+def read_record_file(path: Path) -> bytes:
+    """The bytes of a file that kdzoo keeps; raises InputError where it is missing or cannot be read."""
     try:
-        content = _parsed(read_file(path))
+        return read_file(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: damaged ({error.strerror})") from error
+
+
+def json_object(text: bytes, where: str) -> dict[str, Any]:
+    """The JSON object that a text is; raises InputError where it is none."""
+    try:
+        content = _parsed(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged ({error})") from error
+        raise InputError(f"{where}: damaged ({error})") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: damaged (expected a JSON object)")
+        raise InputError(f"{where}: damaged (expected a JSON object)")
     return content
 
 

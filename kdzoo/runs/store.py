@@ -13,17 +13,19 @@ from typing import Any, Literal
 
 from kdzoo.errors import InputError
 from kdzoo.files import cache_folder, read_text
-from kdzoo.runs.about import about_faults, shared_record
-from kdzoo.runs.atomic import read_json, set_aside, write_bytes, write_json
-from kdzoo.runs.canonical import as_json, canonical, object_of
+from kdzoo.runs.atomic import read_json, read_record_file, set_aside, write_bytes, write_json
+from kdzoo.runs.canonical import canonical
 from kdzoo.runs.failure import Failure, read_failure
 from kdzoo.runs.fence import Fence
 from kdzoo.runs.locks import file_lock
-from kdzoo.runs.read_run import read_run
+from kdzoo.runs.read_run import PlanFile, read_plan_file
 from kdzoo.runs.result_file import NewerSchema, complete, last_epoch_metrics, read_result
 from kdzoo.runs.spec import Run
 
 State = Literal["done", "failed", "damaged", "paused", "started", "new"]
+
+Stamp = tuple[int, ...]
+"""number, size and times of a file: while they are the same, nobody has written it anew"""
 
 PAUSED = "paused.json"
 """the file of a run that was trained for a part of its epochs and may go on"""
@@ -69,10 +71,12 @@ class RunFolder:
         file, fault = self.path / "run.json", None
         if file.exists():
             try:
-                if self._is_planned_as(run, about):
+                earlier = self.plan_file()
+                if earlier.parts == run.parts and earlier.about == about:
                     return None
-                earlier = self._whole_plan()
-                if earlier.get("paths") == about.get("paths") or self.state() == "done":
+                if earlier.faults:  # no bench and no table could read it
+                    raise InputError(f"{file}: damaged ({'; '.join(earlier.faults)})")
+                if earlier.about.get("paths") == about.get("paths") or self.state() == "done":
                     return None
             except InputError as error:
                 fault = f"{error.problems[0]}; it is written again, and the old file is kept as {set_aside(file).name}"
@@ -80,37 +84,15 @@ class RunFolder:
         write_json(file, {"id": run.id, "run": canonical(run.model_dump(mode="json")), "about": about})
         return fault
 
-    def _is_planned_as(self, run: Run, about: Mapping[str, Any]) -> bool:
-        """Whether run.json says what it would if it were written now; raises InputError where it is missing or no JSON."""
-        content = read_json(self.path / "run.json")
-        if content.keys() != {"id", "run", "about"} or content["about"] != about:
-            return False
-        try:
-            return as_json(content["run"]) == object_of(run.parts)
-        except ValueError:  # NaN
-            return False
-
     def read_plan(self) -> tuple[Run, dict[str, Any]]:
         """The run and what is recorded beside it; raises InputError when run.json is missing or damaged."""
-        run, about, _ = self.read_canonical()
-        return run, about
+        plan = self.plan_file()
+        return plan.run, plan.about
 
-    def read_canonical(self) -> tuple[Run, dict[str, Any], dict[str, str]]:
-        """The same with the run's fields as canonical JSON, by name."""
+    def plan_file(self) -> PlanFile:
+        """All that run.json says; raises InputError as `read_plan` does."""
         file = self.path / "run.json"
-        content = read_json(file)
-        run, fields = read_run(content.get("run"), self.id, str(file))
-        return run, shared_record(content.get("about", {})), fields
-
-    def _whole_plan(self) -> dict[str, Any]:
-        """The record beside the run; raises InputError where run.json is missing, or no bench and no table could read it."""
-        try:
-            _, about = self.read_plan()
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{self.path / 'run.json'}: damaged (about: expected an object, {error})") from error
-        if faults := about_faults(about):
-            raise InputError(f"{self.path / 'run.json'}: damaged ({'; '.join(faults)})")
-        return about
+        return read_plan_file(read_record_file(file), self.id, str(file))
 
     def state(self) -> State:
         """`done` where a whole result.json is; `damaged` where it is there but a bench or a table cannot read it.
@@ -132,6 +114,14 @@ class RunFolder:
     def has_result(self) -> bool:
         """Whether there is a result.json, whole or not."""
         return (self.path / "result.json").exists()
+
+    def result_stamp(self) -> Stamp | None:
+        """What changes when another result.json takes the place of the one that is there; None where there is none."""
+        try:
+            status = os.stat(self.path / "result.json")
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def pause(self, epoch: int, epochs: int) -> None:
         """Record that the run was trained for so many of its epochs, as a search within a budget asked, and that it may go on."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 from kdzoo.data.transfer import transfer_in_words
 from kdzoo.errors import InputError
-from kdzoo.runs.about import about_faults, class_names
+from kdzoo.runs.about import class_names
 from kdzoo.runs.canonical import object_of
 from kdzoo.runs.result_file import last_epoch_metrics
 from kdzoo.runs.spec import Run
@@ -121,18 +121,15 @@ def by_table(records: Iterable[Record]) -> dict[TableKey, list[Record]]:
 
 def read_record(folder: RunFolder) -> Record:
     """One run's record; raises InputError when its run.json does not say which run it is."""
-    try:
-        run, about, canonical = folder.read_canonical()
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{folder.path / 'run.json'}: damaged (about: expected an object, {error})") from error
-    record = Record(folder.id, run, canonical, about, "new")
-    if faults := about_faults(about):
-        return replace(record, about={}, state="damaged", error=f"run.json: damaged ({'; '.join(faults)})")
-    if (folder.path / "result.json").exists():
+    plan = folder.plan_file()
+    record = partial(Record, folder.id, plan.run, plan.parts)
+    if plan.faults:
+        return record({}, "damaged", error=f"run.json: damaged ({'; '.join(plan.faults)})")
+    if folder.has_result():
         try:
-            return replace(record, state="done", result=folder.result())
+            return record(plan.about, "done", folder.result())
         except InputError as error:
-            return replace(record, state="damaged", error=error.problems[0].removeprefix(f"{folder.path}/"))
+            return record(plan.about, "damaged", error=error.problems[0].removeprefix(f"{folder.path}/"))
     state = folder.state()
     failure = folder.failure().error if state == "failed" else None
-    return replace(record, state=state, error=failure, paused=folder.paused_after() if state == "paused" else None)
+    return record(plan.about, state, error=failure, paused=folder.paused_after() if state == "paused" else None)

@@ -17,7 +17,7 @@ from kdzoo.files import read_text
 from kdzoo.garbage import uncollected
 from kdzoo.models.placement import why_slow
 from kdzoo.runs.options import ALL, ELSEWHERE, WorkerOptions
-from kdzoo.runs.store import State
+from kdzoo.runs.store import RunFolder, Stamp, State
 from kdzoo.runs.wandb_settings import wandb_settings
 from kdzoo.suite.plan.budget import faults_of_budget
 from kdzoo.suite.plan.cohorts import groups_in_lockstep
@@ -41,7 +41,7 @@ class Prepared:
     """A plan, how it will be executed, and in what state its runs are.
 
     gpus: which of the machine's GPUs the processes share, where there are any. checked: the jobs of teachers that are done
-    already, since something was measured under them.
+    already, since something was measured under them. stamps: of the results that were read and are whole, by run.
     """
 
     config: BenchConfig
@@ -51,6 +51,12 @@ class Prepared:
     gpus: tuple[str, ...] = ()
     states: Mapping[str, State] = field(default_factory=dict)
     checked: frozenset[str] = frozenset()
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)
+
+    def state_of(self, folder: RunFolder) -> State:
+        """In what state a run is now: a whole result that is still the same file is not read again."""
+        stamp = self.stamps.get(folder.id)
+        return "done" if stamp is not None and stamp == folder.result_stamp() else folder.state()
 
 
 @uncollected()
@@ -67,10 +73,12 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     with collect_problems(problems):
         settings = wandb_settings(config.wandb, os.environ)
     states: dict[str, State] = {}
+    stamps: dict[str, Stamp] = {}
     untrained, missing = None, list[PlannedRun]()
     with collect_problems(problems):
         plan = make_plan(config, modules)
         raise_if_any(faults_of_budget(config, plan.students))
+        stamps = stamps_of(plan)  # before the results are read, so that none is newer than what was read
         states = states_of(plan)
         if any(state != "done" for state in states.values()):  # a bench that is trained to the end needs no check
             tried_on = torch.device(device if device is not None and has_device(device) else "cpu")
@@ -83,6 +91,8 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     if problems or plan is None or device is None:
         raise InputError(*problems)
     prepared = schedule(config, plan, device, asdict(settings) if settings else None, states)
+    whole = {run_id: stamp for run_id, stamp in stamps.items() if states[run_id] == "done"}
+    prepared = replace(prepared, stamps=whole)
     if untrained is None or is_elsewhere(config):  # nothing is left to train, or machines train it whose memory is not known here
         return prepared
     notes_of_memory = memory_notes(plan, missing, prepared.options, prepared.jobs, untrained)
@@ -103,6 +113,12 @@ def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any]
 def states_of(plan: Plan) -> dict[str, State]:
     """In what state the students of a plan are; provisional ones are new."""
     return {p.run.id: "new" if p.provisional else plan.store.run(p.run.id).state() for p in plan.students}
+
+
+def stamps_of(plan: Plan) -> dict[str, Stamp]:
+    """The stamps of the results that the students of a plan have."""
+    folders = [plan.store.run(planned.run.id) for planned in plan.students if not planned.provisional]
+    return {folder.id: stamp for folder in folders if (stamp := folder.result_stamp()) is not None}
 
 
 def configure(options: Mapping[str, Any], file: Path | None = None, modules: Modules | None = None) -> BenchConfig:

@@ -31,7 +31,7 @@ def train_plan(
     todo: list[PlannedRun] = []
     for planned in plan.students:
         folder = plan.store.run(planned.run.id)
-        state = folder.state()
+        state = prepared.state_of(folder)
         if state == "done":
             outcome.done.add(folder.id)
         elif state == "failed" and not retry_failed:
