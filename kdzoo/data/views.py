@@ -54,7 +54,7 @@ class Views:
 
     What is not asked for is None or empty. colours: a factor (N,) for each of COLOURS. operations, levels: places in
     OPERATIONS and how strongly, from -1 to 1, (N, rounds). cut: the row and column of cutout's centre, (N, 2). policy: the seed of
-    each sample's draws of timm's policy, (N,). erased: the rectangles that are erased, top, bottom, left, right, empty where none is,
+    each sample's draws of timm's policy, (N,). rectangles: what is erased, top, bottom, left, right, empty where none is,
     (N, 4); noise: the seed of what they are filled with, (N,). norm: the mean, and deviation, that a policy or erasing fills with.
     shift: columns to the right, (N,). masks: the first row and the end of a mask over bands, the first column and the end of one over
     time, (N, 4)."""
@@ -69,7 +69,7 @@ class Views:
     levels: Tensor | None = None
     cut: Tensor | None = None
     policy: Tensor | None = None
-    erased: Tensor | None = None
+    rectangles: Tensor | None = None
     noise: Tensor | None = None
     norm: Normalisation | None = None
     shift: Tensor | None = None
@@ -79,7 +79,7 @@ class Views:
         """The same on a device, from which a batch takes its rows there; but for operations and seeds, which are read on the CPU."""
         tensors = {
             name: value.to(device)
-            for name in ("top", "left", "flip", "height", "width", "cut", "erased", "shift", "masks")
+            for name in ("top", "left", "flip", "height", "width", "cut", "rectangles", "shift", "masks")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **tensors, colours={name: factor.to(device) for name, factor in self.colours.items()})
@@ -119,12 +119,12 @@ def draw_views(
         cutout_centre = torch.stack(
             [torch.randint(side, (samples,), generator=random) for side in output_shape(augment, height, width)], dim=1
         )
-    policy = erased = noise = None
+    policy = rectangles = noise = None
     if augment.auto_augment:
         policy = torch.randint(MOST_SEED, (samples,), generator=generator(seed, stream, "auto_augment", epoch))
     if augment.erase:
         sides = output_shape(augment, height, width)
-        erased = _draw_erased(augment.erase, *sides, samples, generator(seed, stream, "erase", epoch))
+        rectangles = _draw_rectangles(augment.erase, *sides, samples, generator(seed, stream, "erase", epoch))
     if augment.erase and augment.erase_fill == "noise":
         noise = torch.randint(MOST_SEED, (samples,), generator=generator(seed, stream, "erase noise", epoch))
     shift = masks = None
@@ -143,7 +143,7 @@ def draw_views(
         levels=levels,
         cut=cutout_centre,
         policy=policy,
-        erased=erased,
+        rectangles=rectangles,
         noise=noise,
         norm=norm,
         shift=shift,
@@ -151,7 +151,7 @@ def draw_views(
     )
 
 
-def _draw_erased(share: float, height: int, width: int, samples: int, random: torch.Generator) -> Tensor:
+def _draw_rectangles(share: float, height: int, width: int, samples: int, random: torch.Generator) -> Tensor:
     """A rectangle for this share of the samples, (N, 4: top, bottom, left, right): the first of ten that fits, none where none does.
 
     Its area is evenly drawn and its aspect evenly in logarithms, as by timm's RandomErasing.
@@ -226,8 +226,8 @@ def apply_views(images: Tensor, views: Views, index: Tensor, augment: Augment) -
             augmented = apply_operation(augmented, operation, level)
     if views.cut is not None:
         augmented = cutout(augmented, views.cut[index].to(device), augment.cutout)
-    if views.erased is not None and views.norm is not None:
-        augmented = _erase(augmented, views.erased[index], views.noise if views.noise is None else views.noise[index.cpu()], views.norm)
+    if views.rectangles is not None and views.norm is not None:
+        augmented = _erase(augmented, views.rectangles[index], views.noise if views.noise is None else views.noise[index.cpu()], views.norm)
     if views.shift is not None:
         augmented = shift_columns(augmented, views.shift[index].to(device))
     return augmented if views.masks is None else mask_stripes(augmented, views.masks[index].to(device))

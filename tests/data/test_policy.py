@@ -172,7 +172,7 @@ def test_what_is_erased_is_spread_as_by_timm():
         assert int((height * width).max()) <= side**2 * (1 / 3) + side
         return [height * width, (height / width).log(), boxes[:, 0], boxes[:, 2]]
 
-    for ours, of_timm in zip(measured(views.erased), measured(other), strict=True):
+    for ours, of_timm in zip(measured(views.rectangles), measured(other), strict=True):
         assert scipy.stats.ks_2samp(ours.numpy(), of_timm.numpy()).pvalue > 0.01
 
 
@@ -183,7 +183,7 @@ def test_a_rectangle_is_filled_and_nothing_else_changes(fill):
     views = draw_views(augment, samples=40, height=40, width=40, seed=0, epoch=0, norm=NORM)
     seen = apply_views(images, views, torch.arange(40), augment)
     inside = torch.zeros(40, 1, 40, 40, dtype=torch.bool)
-    for number, (top, bottom, left, right) in enumerate(views.erased.tolist()):
+    for number, (top, bottom, left, right) in enumerate(views.rectangles.tolist()):
         inside[number, 0, top:bottom, left:right] = True
     assert torch.equal(seen.where(~inside, 0), images.where(~inside, 0))
     filled = seen.transpose(0, 1)[:, inside[:, 0]].double()
