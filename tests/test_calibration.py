@@ -67,6 +67,12 @@ def test_a_bias_that_was_taken_away_is_found_again():
     assert zoo.calibrate_biases(logits, targets, [0, 3]).tolist() == [0.0, 0.0]
 
 
+def test_a_class_that_only_takes_from_others_is_put_one_below_all_its_margins():
+    """Its own sample is beyond reach: it would be right from a bias of 5 on, which makes the two others wrong."""
+    logits = torch.tensor([[3.0, 2.0], [3.0, 2.0], [0.0, 5.0]])
+    assert zoo.calibrate_biases(logits, torch.tensor([1, 1, 0]), [0]).tolist() == [-2.0]
+
+
 def test_equal_scores_count_as_they_are_read():
     """Of two equal scores argmax names class 0, so that 1 is right without a bias, though all 3 are with one from -2 to 0."""
     logits, targets = np.array([[1.0, 1.0], [2.0, 0.0], [1.0, 1.0]]), np.array([1, 0, 1])

@@ -43,6 +43,13 @@ def test_two_momenta_as_in_equation_7():
     np.testing.assert_allclose(alone.detach().numpy(), u, rtol=1e-12)
 
 
+def test_a_gradient_that_is_clipped_or_logged_is_the_sum_of_both():
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = DOT([{"params": [weight], "weight_decay": 0.0}], lr=LR, momentum=MOMENTUM, gap=GAP)
+    optimizer.backward(weight.pow(2).sum(), (3 * weight).sum())
+    assert weight.grad.tolist() == [2 + 3, -4 + 3]
+
+
 def test_without_a_teacher_it_is_sgd():
     weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
     dot = DOT([{"params": [weights[0]], "weight_decay": DECAY}], lr=LR, momentum=MOMENTUM, gap=GAP)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import kdzoo as zoo
@@ -37,6 +38,23 @@ def test_scores_are_the_cosines_with_the_names_in_the_order_of_the_data(named, p
     names = means.numpy()
     expected = [[50 * a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in names] for a in embedding]
     np.testing.assert_allclose(file.logits(torch.arange(5)).numpy(), expected, rtol=1e-3, atol=1e-2)
+
+
+def test_further_images_without_labels_have_scores_too_and_the_file_names_its_teacher(named, place):
+    teacher, _ = named
+    (place / "more").mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((8, 8), 40 * number, dtype=np.uint8)).save(place / "more" / f"{number}.png")
+    file = save_named_scores(teacher, place / "names.npz", "digits", place / "answers.npz", unlabelled=f"folder:{place / 'more'}")
+    digits = load("digits")
+    assert len(file.keys) == len(digits.train.targets) + len(digits.test.targets) + 3
+    assert file.name == "test_efficientnet_by_names"
+    network = load_backbone(teacher, channels=1, side=8)
+    dark = torch.nn.functional.normalize(network.logits(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)), dim=1)
+    names = torch.nn.functional.normalize(named[1], dim=1)
+    further = file.logits(torch.arange(len(file.keys) - 3, len(file.keys)))
+    nearest = (further - 100 * (names @ dark[0])).abs().amax(1).min()  # files are in the order of their content
+    assert float(nearest) < 0.01
 
 
 def test_it_teaches_a_student_of_these_classes(named, place):
