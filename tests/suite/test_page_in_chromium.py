@@ -20,6 +20,15 @@ from kdzoo.suite.page.tables import tables_of
 pytestmark = pytest.mark.skipif(None in (chromium.BROWSER, chromium.DRIVER), reason="Chromium and its driver are not installed")
 RESULTS = Path(__file__).resolve().parent.parent.parent / "results"
 DIGITS = RESULTS / "digits"
+NAMES_THAT_MEET = """
+const overlap = (a, b, from, to) => Math.min(a[to], b[to]) - Math.max(a[from], b[from]);
+const meet = (a, b) => overlap(a, b, "left", "right") > 2 && overlap(a, b, "top", "bottom") > 4;
+const sections = ["pareto", "reliability"].map((kind) => `section[aria-labelledby$='-${kind}'] .chart`);
+return [...document.querySelectorAll(sections)].flatMap((chart) => {
+  const names = [...chart.querySelectorAll(".mark-text.role-mark text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
+  return names.flatMap(([one, box], at) => names.slice(at + 1).filter(([, other]) => meet(box, other)).map(([other]) => `${one} ${other}`));
+});"""
+"""pairs of names beside points that cover each other by more than the white around letters"""
 EVIL = "<script>window.harm = 1</script><img src=x onerror='window.harm = 2'>"
 """a name that does harm where it is not kept as text"""
 
@@ -75,6 +84,9 @@ def test_the_benches_of_the_results_stand_on_one_page(browser, tmp_path, dark):
     assert browser.run("return document.querySelectorAll('.rows_marks').length") == browser.run(
         "return document.querySelectorAll('figure').length"
     )
+    names = "section[aria-labelledby$='-pareto'] .mark-text.role-mark text"
+    assert browser.run("return document.querySelectorAll(arguments[0]).length", names) > 20
+    assert browser.run(NAMES_THAT_MEET) == []
 
 
 def test_every_chart_has_as_many_marks_as_its_frame_has_rows(browser, pages):

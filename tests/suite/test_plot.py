@@ -2,6 +2,7 @@
 
 import csv
 import html
+import itertools
 import json
 import math
 import re
@@ -9,6 +10,7 @@ import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from test_leaderboard import AT, KD, NONE, objective, write
 
@@ -17,6 +19,7 @@ from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
 from kdzoo.suite.page.build import build_page
 from kdzoo.suite.page.chart_kind import ChartKind
+from kdzoo.suite.page.charts.names import SIDES, WIDTH, sides_of
 from kdzoo.suite.page.kinds import KINDS, charts_of
 from kdzoo.suite.page.plot import specification, write_plot
 from kdzoo.suite.page.tables import tables_of
@@ -252,3 +255,21 @@ def test_the_command_writes_chart_and_numbers(kdzoo, place):
     assert answer.out == "plot: out/forest.svg, with its numbers in out/forest.svg.csv\n"
     assert (place / "out" / "forest.svg.csv").exists()
     assert kdzoo("plot", DIGITS, "--kind", "forst", "-o", "x.svg").status == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_name_beside_a_point_covers_another_or_leaves_the_chart(seed):
+    random = np.random.default_rng(seed)
+    names = ["m" * int(length) for length in random.integers(2, 20, 30)]
+    xs, ys = random.uniform(0, WIDTH, 30), random.uniform(0, 260, 30)
+    sides = sides_of(names, list(xs), list(ys))
+    boxes = [side.box(x, y, name) for side, x, y, name in zip(sides, xs, ys, names, strict=True) if side is not None]
+    assert len(boxes) > 10
+    assert all(left >= 0 and right <= WIDTH for left, right, _, _ in boxes)
+    for (a, b, c, d), (e, f, g, h) in itertools.combinations(boxes, 2):
+        assert min(b, f) <= max(a, e) or min(d, h) <= max(c, g)
+
+
+def test_points_of_one_place_have_their_names_around_it():
+    sides = sides_of(["one", "two", "three", "four", "five"], [140.0] * 5, [130.0] * 5)
+    assert sides == [*SIDES, None]

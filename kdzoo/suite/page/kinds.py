@@ -27,6 +27,8 @@ from kdzoo.suite.report.swept import others_words
 from kdzoo.tasks.task import Metric
 from kdzoo.text import number_of
 
+MOST_COLUMNS = 30
+"""columns of a heat map whose headings are read in half the width of a page"""
 SLICES: tuple[Literal["row", "column"], ...] = ("row", "column")
 
 
@@ -44,6 +46,11 @@ class Chart:
     data: str
     frame: pd.DataFrame
     chart: alt.LayerChart
+
+    @property
+    def is_broad(self) -> bool:
+        """Whether its columns are too many for a part of the page's width."""
+        return self.kind is ChartKind.classes and self.frame["row"].nunique() > MOST_COLUMNS
 
 
 def charts_of(kind: ChartKind, tables: BenchTables) -> list[Chart]:

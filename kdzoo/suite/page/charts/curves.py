@@ -17,7 +17,7 @@ def curves_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
     measure = str(frame["measure"].iloc[0])
     validation = measure.startswith("validation")
     format_ = value_format(metric) if validation else ".4g"
-    axis = alt.Axis(format=axis_format(metric) if validation else "~g", tickCount=5)
+    axis = alt.Axis(format=axis_format(metric) if validation else "~r", tickCount=5)
     y = alt.Y("mean:Q", title=measure, scale=alt.Scale(zero=False), axis=axis)
     colour = series_colour(frame, "stroke")
     lines = base().encode(x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, grid=False)), color=colour, detail="series:N")

@@ -60,7 +60,7 @@ def value_format(metric: Metric) -> str:
 
 
 def axis_format(metric: Metric) -> str:
-    return "~%" if metric.unit == "share" else "~g"
+    return "~%" if metric.unit == "share" else "~r"
 
 
 def difference_axis(metric: Metric, **properties: Any) -> alt.Axis:

@@ -6,6 +6,7 @@ import altair as alt
 import pandas as pd
 
 from kdzoo.suite.page.charts.marks import BLUE, GREY, ROWS, axis_format, base, layered, value_format, when
+from kdzoo.suite.page.charts.names import name_layers
 from kdzoo.tasks.task import Metric
 
 HEIGHT = 260
@@ -41,6 +42,7 @@ def pareto_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
             alt.Tooltip("n:Q", title="seeds"),
         ],
     )
-    parts = [stair, points.properties(name=ROWS)]
-    labelled = rows if len(frame) <= MOST_NAMED else front
-    return layered(*parts, labelled.mark_text(align="left", dx=7, dy=-7).encode(x=x, y=y, text="method:N"), height=HEIGHT)
+    best_first = frame.sort_values(test, ascending=metric.better == "lower", kind="stable")
+    named = best_first.index if len(frame) <= MOST_NAMED else best_first.index[best_first["front"].astype(bool)]
+    names = name_layers(rows.encode(x=x, y=y), frame, named, "value", test, "method", height=HEIGHT, log_x=wide)
+    return layered(stair, points.properties(name=ROWS), *names, height=HEIGHT)

@@ -6,9 +6,12 @@ import altair as alt
 import pandas as pd
 
 from kdzoo.suite.page.charts.marks import GREY, PALETTE, ROWS, axis_format, base, layered, series_colour, value_format
+from kdzoo.suite.page.charts.names import name_layers
 from kdzoo.tasks.task import Metric
 
 HEIGHT = 300
+MOST_NAMED = 12
+"""number of rows up to which they bear their names"""
 
 
 def reliability_chart(frame: pd.DataFrame) -> alt.LayerChart:
@@ -56,7 +59,5 @@ def agreement_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
             alt.Tooltip(f"{test}:Q", title=f"test {metric.heading}", format=value_format(metric)),
         ]
     )
-    parts = [points.properties(name=ROWS)]
-    if len(frame) <= 12:
-        parts.append(rows.mark_text(align="left", dx=7, dy=-7).encode(text="row:N"))
-    return layered(*parts, height=HEIGHT)
+    names = name_layers(rows, frame, frame.index, "test_agreement", test, "row", height=HEIGHT) if len(frame) <= MOST_NAMED else []
+    return layered(points.properties(name=ROWS), *names, height=HEIGHT)
