@@ -67,6 +67,14 @@ CACHE_TESTS = Selection(
         "test_a_cache_is_removed_from_under_its_name_first",
         "test_a_float32_cache_is_refused_to_what_it_would_round",
         "test_two_mixes_with_one_partner_have_a_row_each",
+        "test_on_a_cpu_processes_share_the_pages_of_the_file",
+        "test_a_new_cache_has_answered_nothing",
+        "test_a_difference_is_relative_to_the_largest_value",
+        "test_as_many_rows_are_handled_at_once_as_fit_and_one_at_least",
+        "test_ranges_of_pages_that_touch_or_overlap_are_one",
+        "test_disk_space_that_was_taken_is_not_asked_for_again",
+        "test_maps_before_the_activation_are_expected_of_networks_that_have_them_alone",
+        "test_damage_is_told_when_it_is_met_and_once_more_at_the_end_with_what_was_met_since",
     ),
 )
 """the tests of the cache that train nothing"""
@@ -84,6 +92,7 @@ TRAINING_TESTS = (
     "test_batch_norm_and_weights_of_the_teacher_are_as_they_were",
     "test_a_stop_in_the_middle_of_an_epoch_leaves_checkpoints_that_end_the_same",
     "test_same_seed_same_start_whatever_the_method_and_other_seeds_differ",
+    "test_what_is_told_of_two_runs_adds_up_to_their_epochs_and_nothing_was_skipped",
     "test_a_teacher_at_chance_is_refused_with_its_accuracy",
 )
 
@@ -92,6 +101,8 @@ TALLY_TESTS = ("test_bad_losses.py", *TRAINING_TESTS)
 SEARCH_TESTS = (
     "test_what_searches_came_to_is_their_mean_with_students_interval_over_searches",
     "test_a_score_is_the_mean_gain_over_the_tables_of_several_benches_with_ranks",
+    "test_a_score_is_made_of_the_refit_where_there_is_one",
+    "test_tables_of_two_tasks_have_no_score",
 )
 
 RACE_TESTS = (
@@ -122,7 +133,10 @@ BY_MODULE: dict[str, tuple[Selection, ...]] = {
     ),
     "kdzoo/training/doses.py": (Selection(("tests/suite/test_doses.py",), DOSE_TESTS), Selection(("tests/suite/test_doses.py",))),
     "kdzoo/training/named_scores.py": (Selection(("tests/test_named_scores.py",)),),
-    "kdzoo/training/member.py": (Selection((TRAINING,), TRAINING_TESTS), Selection(("tests/test_few_images.py", TRAINING))),
+    "kdzoo/training/member.py": (
+        Selection((TRAINING,), TRAINING_TESTS),
+        Selection((REGULARISE, "tests/test_processes_per_run.py", "tests/test_few_images.py", TRAINING)),
+    ),
     "kdzoo/training/train.py": (Selection((TRAINING,), TRAINING_TESTS), Selection((TRAINING, REGULARISE))),
     **{f"kdzoo/teachers/{name}.py": (CACHE_TESTS, Selection(CACHE_TESTS.files)) for name in ("answers", "cache", "columns", "disk")},
     "kdzoo/suite/report/error_model.py": (Selection((STATISTICS,)), Selection(("tests/test_error_rates.py",))),
@@ -135,10 +149,13 @@ BY_MODULE: dict[str, tuple[Selection, ...]] = {
         Selection((SEARCHES,)),
     ),
     "kdzoo/suite/report/score.py": (
-        Selection((SEARCHES,), SEARCH_TESTS[1:]),
+        Selection((SEARCHES, "tests/suite/test_second_task.py"), SEARCH_TESTS[1:]),
         Selection((LEADERBOARD,)),
     ),
-    "kdzoo/suite/report/selection.py": (Selection(("tests/suite/test_select.py", "tests/suite/test_choice.py")), Selection((LEADERBOARD,))),
+    "kdzoo/suite/report/selection.py": (
+        Selection(("tests/suite/test_select.py", "tests/suite/test_choice.py", "tests/suite/test_collapsed.py")),
+        Selection((LEADERBOARD,)),
+    ),
     "kdzoo/suite/report/two_models.py": (Selection(("tests/suite/test_models.py",)),),
     "kdzoo/suite/report/verdict.py": (Selection(("tests/suite/test_verdict.py",)), Selection((LEADERBOARD,))),
     "kdzoo/suite/report/swept.py": (Selection(("tests/suite/test_swept.py",)),),

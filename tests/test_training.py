@@ -15,7 +15,7 @@ from kdzoo.contract.register import register
 from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
 from kdzoo.models.predict import predict
-from kdzoo.runs.events import Note, RunFailed
+from kdzoo.runs.events import Event, Note, RunFailed, StepsTaken
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.layers import bench_config
@@ -40,7 +40,7 @@ from kdzoo.training.member import Member
 from kdzoo.training.run_data import load_run_data
 from kdzoo.training.run_student import build_member, load_trained_student
 from kdzoo.training.run_teacher import load_teacher
-from kdzoo.training.train import Stopped, fit
+from kdzoo.training.train import UNITS_AN_EPOCH, Stopped, fit
 
 METHODS = "hinton,at,crd,fitnet,rkd"
 
@@ -168,10 +168,24 @@ def test_same_seed_same_start_whatever_the_method_and_other_seeds_differ(tmp_pat
         images, parts = load_run_data(located)
         shapes = load_teacher(located, images, parts, Placement(WorkerOptions()), Modules())
         member = build_member(located, images, parts, shapes[1] if shapes else None, Placement(WorkerOptions()), Modules())
+        assert (member.step, member.seconds) == (0, 0.0)
         digest = b"".join(value.numpy().tobytes() for value in member.network.model.state_dict().values())
         starts.setdefault(p.run.seed, set()).add(digest)
     assert [len(found) for found in starts.values()] == [1, 1]
     assert len(set.union(*starts.values())) == 2
+
+
+def test_what_is_told_of_two_runs_adds_up_to_their_epochs_and_nothing_was_skipped(tmp_path):
+    made = planned(tmp_path, methods="hinton")
+    events: list[Event] = []
+    train_runs(made.store, [one.run.id for one in made.students], WorkerOptions(), WorkerState(), events.append, lambda: False)
+    steps = [event for event in events if isinstance(event, StepsTaken)]
+    assert sum(event.units for event in steps) == pytest.approx(2 * 2 * UNITS_AN_EPOCH)
+    assert [event.step for event in steps][-1] == steps[0].steps
+    assert not [event for event in events if isinstance(event, Note) and "skipped" in event.text]
+    for one in made.students:
+        result = made.store.run(one.run.id).result()
+        assert result["train"]["steps"] == steps[0].steps
 
 
 def test_a_teacher_at_chance_is_refused_with_its_accuracy(tmp_path):
