@@ -181,7 +181,7 @@ def test_what_is_told_of_two_runs_adds_up_to_their_epochs_and_nothing_was_skippe
     train_runs(made.store, [one.run.id for one in made.students], WorkerOptions(), WorkerState(), events.append, lambda: False)
     steps = [event for event in events if isinstance(event, StepsTaken)]
     assert sum(event.units for event in steps) == pytest.approx(2 * 2 * UNITS_AN_EPOCH)
-    assert [event.step for event in steps][-1] == steps[0].steps
+    assert [event.step for event in steps] == [steps[0].steps // 2, steps[0].steps], "at the end of each epoch, which has few steps"
     assert not [event for event in events if isinstance(event, Note) and "skipped" in event.text]
     for one in made.students:
         result = made.store.run(one.run.id).result()
