@@ -256,6 +256,12 @@ def test_a_verdict_that_begins_with_a_method_keeps_its_name(tmp_path):
     assert answers(tables_of(tmp_path / "b"))[0].verdict[0].isupper()
 
 
+def test_a_bench_without_kd_says_so_in_a_sentence(tmp_path):
+    for seed in range(3):
+        write(tmp_path / "b", objective("none"), seed, val=0.8, test=NONE[seed])
+    assert answers(tables_of(tmp_path / "b"))[0].verdict.startswith("None about KD, which is not in this table")
+
+
 def test_failures_stand_there_with_their_last_line(bench):
     page = build_page([bench])
     (failed,) = [rows for caption, rows in Tables(page).found if caption == "Failed and damaged runs"]

@@ -40,13 +40,12 @@ def _answer(block: Block, tables: BenchTables) -> Answer:
         ("At what cost", _cost(ranked, block)),
         ("Not tried", not_tried(block, tables)),
     ]
-    return Answer(block.title, _question(block), _as_sentence(verdict(block), block), tuple(part for part in details if part[1]))
+    return Answer(block.title, _question(block), _as_sentence(verdict(block)), tuple(part for part in details if part[1]))
 
 
-def _as_sentence(words: str, block: Block) -> str:
-    """With a capital letter, unless it begins with the name of a method."""
-    is_name = words.split()[0] in {standing.record.method for standing in block.standings}
-    return words if is_name else words[0].upper() + words[1:]
+def _as_sentence(words: str) -> str:
+    """With a capital letter; names of methods stand in quotes, and stay as they are."""
+    return words[0].upper() + words[1:]
 
 
 def _question(block: Block) -> str:
