@@ -58,20 +58,29 @@ def plain_status(path: Path) -> os.stat_result | None:
     return status if is_plain(status.st_mode) else None
 
 
-def read_file(path: Path, limit: int = LARGEST_RECORD) -> bytes:
+MORE_BYTES = 2**16
+"""read at a time of what a file has more than it said"""
+
+
+def read_file(path: Path | str, limit: int = LARGEST_RECORD) -> bytes:
     """The bytes of a plain file.
 
     Raises OSError for what is none (a pipe, a device or a socket would never end, a folder has no bytes) and for a file of
     more than `limit` bytes, and FileNotFoundError where there is nothing.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer must not make it wait
-    with os.fdopen(descriptor, "rb", buffering=0) as file:  # a table reads thousands of files whole
+    try:  # without a file object, since a table reads thousands of files whole
         status = os.fstat(descriptor)
         if not is_plain(status.st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))
         if status.st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
-        return file.read()
+        content = os.read(descriptor, status.st_size + 1)
+        while more := os.read(descriptor, MORE_BYTES):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def read_text(path: Path) -> str:

@@ -88,7 +88,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return json_object(read_record_file(path), str(path))
 
 
-def read_record_file(path: Path) -> bytes:
+def read_record_file(path: Path | str) -> bytes:
     """The bytes of a file that kdzoo keeps; raises InputError where it is missing or cannot be read."""
     try:
         return read_file(path)

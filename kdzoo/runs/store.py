@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from kdzoo.errors import InputError
 from kdzoo.files import cache_folder, read_text
-from kdzoo.runs.atomic import read_json, read_record_file, set_aside, write_bytes, write_json
+from kdzoo.runs.atomic import json_object, read_json, read_record_file, set_aside, write_bytes, write_json
 from kdzoo.runs.canonical import canonical
 from kdzoo.runs.failure import Failure, read_failure
 from kdzoo.runs.fence import Fence
@@ -91,8 +91,8 @@ class RunFolder:
 
     def plan_file(self) -> PlanFile:
         """All that run.json says; raises InputError as `read_plan` does."""
-        file = self.path / "run.json"
-        return read_plan_file(read_record_file(file), self.id, str(file))
+        file = f"{self.path}/run.json"
+        return read_plan_file(read_record_file(file), self.id, file)
 
     def state(self) -> State:
         """`done` where a whole result.json is; `damaged` where it is there but a bench or a table cannot read it.
@@ -113,12 +113,12 @@ class RunFolder:
 
     def has_result(self) -> bool:
         """Whether there is a result.json, whole or not."""
-        return (self.path / "result.json").exists()
+        return os.path.exists(f"{self.path}/result.json")
 
     def result_stamp(self) -> Stamp | None:
         """What changes when another result.json takes the place of the one that is there; None where there is none."""
         try:
-            status = os.stat(self.path / "result.json")
+            status = os.stat(f"{self.path}/result.json")
         except OSError:
             return None
         return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
@@ -152,8 +152,8 @@ class RunFolder:
 
         Raises NewerSchema where a later kdzoo wrote it.
         """
-        file = self.path / "result.json"
-        content = read_json(file)
+        file = f"{self.path}/result.json"
+        content = json_object(read_record_file(file), file)
         try:
             return read_result(content, self.id)
         except InputError as error:
