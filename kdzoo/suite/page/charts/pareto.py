@@ -21,10 +21,13 @@ def pareto_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
     cost, test = str(frame["cost"].iloc[0]), f"test_{metric.name}"
     rows = base()
     y = alt.Y(
-        f"{test}:Q", title=f"test {metric.heading}", scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(format=axis_format(metric))
+        f"{test}:Q",
+        title=f"test {metric.heading}",
+        scale=alt.Scale(zero=False, nice=False, padding=14),
+        axis=alt.Axis(format=axis_format(metric)),
     )
     wide = frame["value"].min() > 0 and frame["value"].max() > WIDE * frame["value"].min()
-    scale = alt.Scale(type="log", nice=False, padding=24) if wide else alt.Scale(zero=False, padding=24)
+    scale = alt.Scale(type="log", nice=False, padding=24) if wide else alt.Scale(zero=False, nice=False, padding=24)
     x = alt.X("value:Q", title=cost, scale=scale, axis=alt.Axis(format="~s", tickCount=5))
     front = rows.transform_filter("datum.front")
     stair = front.mark_line(interpolate="step-after", stroke=BLUE, strokeWidth=1.5, opacity=0.6).encode(x=x, y=y)

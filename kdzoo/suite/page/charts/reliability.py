@@ -42,12 +42,15 @@ def agreement_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
     test = f"test_{metric.name}"
     rows = base().encode(
         x=alt.X(
-            "test_agreement:Q", title="agreement with the teacher", scale=alt.Scale(zero=False, padding=20), axis=alt.Axis(format="~%")
+            "test_agreement:Q",
+            title="agreement with the teacher",
+            scale=alt.Scale(zero=False, nice=False, padding=20),
+            axis=alt.Axis(format="~%"),
         ),
         y=alt.Y(
             f"{test}:Q",
             title=f"test {metric.heading}",
-            scale=alt.Scale(zero=False, padding=14),
+            scale=alt.Scale(zero=False, nice=False, padding=14),
             axis=alt.Axis(format=axis_format(metric)),
         ),
     )
