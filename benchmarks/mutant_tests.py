@@ -83,6 +83,7 @@ DOSE_TESTS = (
     "test_the_ratio_is_that_of_a_plain_loop_of_sgd_and_autograd",
     "test_a_module_learns_from_the_first_batch_with_a_label_on",
     "test_peers_are_measured_under_the_dropout_that_they_train_with",
+    "test_a_method_is_measured_at_the_epoch_that_its_batches_are_of",
     "test_the_warm_up_is_5_per_cent_of_the_steps_and_200_at_most",
     "test_a_weight_is_the_dose_over_the_ratio_to_two_digits",
     "test_a_ratio_that_is_no_positive_number_says_what_it_is",
@@ -158,7 +159,7 @@ BY_MODULE: dict[str, tuple[Selection, ...]] = {
     ),
     "kdzoo/suite/report/two_models.py": (Selection(("tests/suite/test_models.py",)),),
     "kdzoo/suite/report/verdict.py": (Selection(("tests/suite/test_verdict.py",)), Selection((LEADERBOARD,))),
-    "kdzoo/suite/report/swept.py": (Selection(("tests/suite/test_swept.py",)),),
+    "kdzoo/suite/report/swept.py": (Selection(("tests/suite/test_swept.py",)), Selection(("tests/suite/test_second_task.py",))),
     "kdzoo/suite/report/leaderboard.py": (Selection((LEADERBOARD,)), Selection(("tests/suite/test_collapsed.py",))),
 }
 """the modules of other rooms that compute numbers"""

@@ -1,6 +1,7 @@
 """Doses: the size of a term's gradient beside that of cross-entropy, measured once, kept, and what it makes of a plan."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from registries import registered_for_a_while
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
 from kdzoo.contract.plugins import load_plugins
+from kdzoo.contract.register import register
 from kdzoo.data.epoch import order
 from kdzoo.errors import InputError
 from kdzoo.models.measure import measure_shapes, network_cost
@@ -172,6 +175,23 @@ def test_peers_are_measured_under_the_dropout_that_they_train_with(tmp_path):
     (student, peer) = kept[0].learners
     for network in (student, peer):
         assert [part.p for part in network.modules() if isinstance(part, torch.nn.Dropout)] == [0.2, 0.5, 0.5]
+
+
+def test_a_method_is_measured_at_the_epoch_that_its_batches_are_of(tmp_path):
+    epochs: list[int] = []
+
+    def clocked(student, teacher, batch):
+        epochs.append(batch.clock.epoch)
+        return (student.logits - teacher.logits).square().mean()
+
+    with registered_for_a_while():
+        register("clocked")(clocked)
+        (located,) = units("clocked", tmp_path, epochs=30)
+        found, _, _, parts = measured([located])
+    assert isinstance(found["clocked"], Ratio)
+    an_epoch = math.ceil(len(parts.train.targets) / located.run.recipe.batch_size)
+    begin = warm_up_steps(30 * an_epoch)
+    assert epochs[-BATCHES:] == [step // an_epoch for step in range(begin, begin + BATCHES)]
 
 
 def test_the_warm_up_is_5_per_cent_of_the_steps_and_200_at_most():

@@ -32,6 +32,7 @@ from kdzoo.suite.plan.race import Race
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.compare import compare
 from kdzoo.suite.report.score import scored_blocks
+from kdzoo.suite.report.swept import swept_frame
 from kdzoo.suite.report.table_files import write_tables
 from kdzoo.suite.run.progress_bar import LiveDisplay
 from kdzoo.suite.run.progress_lines import PlainDisplay
@@ -203,6 +204,14 @@ def test_benches_beside_each_other_are_compared_in_the_headline_of_their_task(tw
     assert "-0.9 [-1.148, -0.6516]" in shown
     assert "top-1" not in shown
     assert "| -0.9 |" in kdzoo("compare", "a", "b", "--format", "md").out
+
+
+def test_equal_errors_of_all_seeds_leave_no_interval_since_one_sample_is_no_step_of_theirs(tmp_path):
+    for seed in range(3):
+        for temperature in (2.0, 4.0):
+            write(tmp_path / "b", "hinton", seed, rmse=5.0, temperature=temperature)
+    frame = swept_frame(read_bench(tmp_path / "b"), "hinton")
+    assert frame[["mean", "sd", "low", "high"]].to_numpy().tolist() == [[5.0, 0.0, 5.0, 5.0]] * 2
 
 
 def test_tables_of_two_tasks_have_no_score(tmp_path):
