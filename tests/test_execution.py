@@ -25,6 +25,7 @@ EXAMPLES = {
     "channels_last": (["--channels-first"], False, False),
     "stack_students": (["--stack-students"], True, True),
     "compile": (["--compile"], True, True),
+    "graphs": (["--graphs"], True, True),
     "teacher_cache": (["--teacher-cache", "off"], "off", 0),
     "checkpoint_seconds": (["--checkpoint-seconds", "2.5"], 2.5, 2.5),
     "keep": (["--keep", "student,checkpoint"], ["student", "checkpoint"], ("student", "checkpoint")),

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from trained_teachers import train_teachers
 
+from kdzoo.contract.batch import Progress
 from kdzoo.contract.needs import Need
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
@@ -26,6 +27,7 @@ from kdzoo.training.regularise import dropout_rates, limit_norms, refuse_regular
 from kdzoo.training.train import Stopped
 
 UNIT = Normalisation(mean=(0.0,), std=(1.0,))
+FIRST = Progress(epoch=0, epochs=4, step=0, steps=8)
 LIMIT = 0.6
 PLAIN_TEACHER = {
     "teacher_recipe.epochs": 15,
@@ -67,7 +69,7 @@ def test_dropout_weakens_in_equal_steps_and_stays_as_it_is_unless_asked():
 def test_an_mlp_in_training_is_its_equations_under_the_masks_that_torch_draws():
     """Each layer drops a share of its inputs and scales the rest by 1 / (1 - share), pixels at a share of their own."""
     made = network("mlp_20_12")
-    set_dropout(recipe(dropout=0.5, input_dropout=0.25), 0, [made])
+    set_dropout(recipe(dropout=0.5, input_dropout=0.25), FIRST, [made])
     values = {name: value.detach() for name, value in made.model.named_parameters()}
     torch.manual_seed(3)
     masks = [F.dropout(torch.ones(16, width), share) for width, share in ((64, 0.25), (20, 0.5), (12, 0.5))]
@@ -86,8 +88,8 @@ def test_an_mlp_in_training_is_its_equations_under_the_masks_that_torch_draws():
 
 def test_nothing_is_dropped_at_evaluation_or_where_a_recipe_does_not_say_so():
     dropping, plain = network("mlp_20_12"), network("mlp_20_12")
-    set_dropout(recipe(dropout=0.5, input_dropout=0.25), 0, [dropping])
-    set_dropout(recipe(), 0, [plain])
+    set_dropout(recipe(dropout=0.5, input_dropout=0.25), FIRST, [dropping])
+    set_dropout(recipe(), FIRST, [plain])
     expected = plain.eval().logits(images())
     assert torch.equal(dropping.eval().logits(images()), expected)
     assert torch.equal(plain.train().logits(images()), expected)

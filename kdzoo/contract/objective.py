@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.contract import guard
-from kdzoo.contract.batch import Batch, Losses
+from kdzoo.contract.batch import Batch, Losses, Progress
 from kdzoo.contract.faults import MethodFault, fault_of_loss
 from kdzoo.contract.heads import Head, heads_for, heads_of, outputs_of_column
 from kdzoo.contract.joint import JointBatch
 from kdzoo.contract.method import LossWithAux, Method, ParamGroup, stage_indices
 from kdzoo.contract.needs import NO_NEEDS, Need, Needs, NotProvided
 from kdzoo.contract.outputs import Outputs
-from kdzoo.seeds import generator, global_stream, library_stream
+from kdzoo.contract.step_values import DeviceNumber
+from kdzoo.seeds import generator, global_stream, library_stream, stream
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Task
 
@@ -74,6 +75,10 @@ class Objective(nn.Module):
         """the name of the term whose loss raised an exception"""
         self.joint: JointBatch | None = None
         """the batch of all processes, where several train one student"""
+        self.factors: dict[str, DeviceNumber] | None = None
+        """the factor of each term at a place that stays, where steps are recorded (`hold_steps`)"""
+        self.streams: dict[str, torch.Generator] = {}
+        """then also the random stream of each part"""
         self._copies: dict[str, dict[Need, nn.Module]] = {}
         """the copies of the teacher's modules that users' methods read, which are not parts of this module"""
 
@@ -95,7 +100,7 @@ class Objective(nn.Module):
         for term in self.terms:
             try:
                 loss, auxiliary = self.loss_of(term, student, teacher, batch)
-                factor = term.coefficient * self._ramp(term.method, batch)
+                factor = self._factor(term, batch.clock) if self.factors is None else self.factors[term.name].tensor.to(loss.dtype)
             except NotProvided as error:
                 raise NotProvided(f"{term.name}: {error}") from error
             if self.joint is not None and term.method.card.per_sample:
@@ -131,6 +136,20 @@ class Objective(nn.Module):
             return result if isinstance(result, LossWithAux) else (result, None)
         return _weighted_sum([(head.weight, result) for head, result in results if head is not None])
 
+    def hold_steps(self, device: torch.device) -> None:
+        """From now on read the terms' factors and random streams where `set_step` puts them, so that a step can be recorded."""
+        self.factors = {term.name: DeviceNumber(device, torch.float64) for term in self.terms}
+        self.streams = {name: torch.Generator(device) for name in self.parts}
+
+    def set_step(self, clock: Progress) -> None:
+        """Set factors and random streams for a step, where they are held."""
+        if self.factors is None:
+            return
+        for term in self.terms:
+            self.factors[term.name].set(self._factor(term, clock))
+        for name, own in self.streams.items():
+            own.manual_seed(stream(self.seed, "method", name, clock.step))
+
     def places_of(self, parts: Sequence[str]) -> list[str]:
         """Where the methods behind these parts of the loss are defined, each as FILE:LINE."""
         return [term.method.card.origin for term in self.terms if {term.name, f"{term.name}_auxiliary"} & set(parts)]
@@ -155,7 +174,9 @@ class Objective(nn.Module):
         ours, theirs = self.stage_indices[method.card.name]
         name = part_name(method.card.name, head)
         needs, module = method.card.needs.resolve(self.preact), self.parts[name]
-        own_stream = generator(self.seed, "method", name, batch.clock.step, device=batch.device)
+        own_stream = (
+            generator(self.seed, "method", name, batch.clock.step, device=batch.device) if self.factors is None else self.streams[name]
+        )
         own_student = student.restrict_to(needs.student, ours, owner="student")
         own_teacher = (teacher or Outputs(owner="teacher")).restrict_to(needs.teacher, theirs, owner="teacher")
         if head is not None:
@@ -174,11 +195,12 @@ class Objective(nn.Module):
         refuse_result(method, result)
         return cast(Tensor | LossWithAux, result)
 
-    def _ramp(self, method: Method, batch: Batch) -> float:
-        if not method.card.outside:
-            return method.ramp(batch.clock)
-        with guard.watch(called(method)):
-            return method.ramp(batch.clock)
+    def _factor(self, term: Term, clock: Progress) -> float:
+        """What a term's loss is multiplied with."""
+        if not term.method.card.outside:
+            return term.coefficient * term.method.ramp(clock)
+        with guard.watch(called(term.method)):
+            return term.coefficient * term.method.ramp(clock)
 
 
 def refuse_result(method: Method, result: object) -> None:

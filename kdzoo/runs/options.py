@@ -212,6 +212,13 @@ class ExecutionSpec(Spec):
     compile: Annotated[bool, Option("Run students through torch.compile. Results are equal up to rounding; no gain on a CPU.", SPEED)] = (
         False
     )
+    graphs: Annotated[
+        bool,
+        Option(
+            "Record the steps of students as CUDA graphs and replay them, for GPUs that wait for the host. Results are equal up to rounding.",
+            SPEED,
+        ),
+    ] = False
     teacher_cache: Annotated[
         CacheBudget,
         Option(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdzoo.contract.batch import Batch, Losses
-from kdzoo.contract.needs import Need
+from kdzoo.contract.batch import Batch, Losses, Progress
+from kdzoo.contract.needs import Need, Pass
 from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.settings import current_settings
 from kdzoo.models.placement import autocast
-from kdzoo.seeds import global_stream
 from kdzoo.training.dot import DOT
-from kdzoo.training.member import Member
+from kdzoo.training.member import Member, StepInputs
 from kdzoo.training.regularise import set_dropout
 from kdzoo.training.stacked import Stack, stack_of
 
@@ -27,19 +27,25 @@ class BatchedMembers:
     members: tuple[Member, ...]
     stack: Stack
 
-    def learn(self, images: Tensor, teacher: Outputs | None, batch: Batch, before: tuple[Any, ...]) -> None:
-        """A step of every member that has not failed; one whose loss or its backward cannot be computed fails alone.
+    @property
+    def active(self) -> list[Member]:
+        return [member for member in self.members if member.failure is None]
 
-        before: the global settings, which every member leaves as they are (`Member.isolate_failure`).
-        """
+    def begin_step(self, clock: Progress) -> None:
+        for member in self.active:
+            member.begin_step(clock)
+
+    def compute_step(self, given: StepInputs) -> None:
+        """A step of every member that has not failed; one whose loss or its backward cannot be computed fails alone."""
+        before = current_settings()
         losses_by_member: dict[int, Losses] = {}
         leaves: list[tuple[Tensor, Tensor]] = []
-        for number, outputs in enumerate(self._outputs(images, batch)):
+        for number, outputs in enumerate(self._outputs(given.inputs[Pass.FIRST], given.batch)):
             member = self.members[number]
             if member.failure is not None:
                 continue
             with member.isolate_failure(before):
-                losses, its = _to_outputs(member, outputs, teacher, batch)
+                losses, its = _to_outputs(member, outputs, given.teacher, given.batch)
             if member.failure is None:
                 losses_by_member[number] = losses
                 leaves += its
@@ -49,15 +55,28 @@ class BatchedMembers:
         self.stack.share_gradients()
         for number, losses in losses_by_member.items():
             with self.members[number].isolate_failure(before):
-                self.members[number].update(losses, len(batch.index), batch.clock.steps)
+                self.members[number].update(losses, given.size)
+
+    def end_step(self, samples: int) -> None:
+        for member in self.active:
+            member.end_step(samples)
+
+    def layer_stream(self, step: int) -> AbstractContextManager[None]:
+        """A block in which the students' layers draw from their random stream of a step."""
+        return self.members[0].layer_stream(step)
+
+    def hold_steps(self) -> None:
+        for member in self.members:
+            member.hold_steps()
 
     def _outputs(self, images: Tensor, batch: Batch) -> list[Outputs]:
         """The outputs of every student that some member reads, contiguous."""
         first, need = self.members[0], Need.LOGITS
         for member in self.members:
             need |= member.needs.outputs if member.failure is None else Need.NOTHING
-        set_dropout(first.run.recipe, batch.clock.epoch, [self.stack.base])
-        with global_stream(first.run.seed, "layers", batch.clock.step, device=first.device), autocast(first.run.recipe, first.device):
+        set_dropout(first.run.recipe, batch.clock, [self.stack.base])
+        own_stream = self.layer_stream(batch.clock.step) if first.numbers is None else nullcontext()
+        with own_stream, autocast(first.run.recipe, first.device):
             outputs = self.stack.forward(images, need)
         return [one.map(Tensor.contiguous) for one in outputs]
 

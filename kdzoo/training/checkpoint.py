@@ -44,6 +44,9 @@ def restore(member: Member, state: Mapping[str, Any]) -> None:
     member.network.load_state_dict(state["network"])
     member.objective.load_state_dict(state["objective"])
     member.optimizer.load_state_dict(state["optimizer"])
+    for group in member.optimizer.param_groups:
+        if "capturable" in group:  # as it was where steps were recorded
+            group["capturable"] = False
     member.scaler.load_state_dict(state["scaler"])
     if member.skipped is not None:
         member.skipped.steps = state.get("skipped", 0)  # checkpoints of earlier versions do not count them

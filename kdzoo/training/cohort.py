@@ -19,6 +19,7 @@ from kdzoo.teachers.cache import TeacherCache
 from kdzoo.teachers.open_cache import open_teacher_cache, outputs_beyond_cache
 from kdzoo.teachers.teacher import Answers, LiveTeacher, Teacher
 from kdzoo.training.batched import BatchedMembers
+from kdzoo.training.graphs import Learner, StepGraphs
 from kdzoo.training.member import Member
 from kdzoo.training.processes import Processes
 
@@ -36,6 +37,7 @@ class Cohort:
     execution: Placement
     teacher_cache: TeacherCache | None = None
     batched: BatchedMembers | None = None
+    graphs: StepGraphs | None = None
     processes: Processes | None = None
 
     @property
@@ -62,6 +64,11 @@ class Cohort:
     def unbatched(self) -> list[Member]:
         """The members that are trained one after the other."""
         return [member for member in self.active if self.batched is None or member not in self.batched.members]
+
+    @property
+    def learners(self) -> list[Learner]:
+        """What takes a step by itself: the stack of those that are trained as one, and each other member."""
+        return [*([] if self.batched is None else [self.batched]), *self.unbatched]
 
     def teacher_predictions(self, member: Member) -> tuple[Tensor | None, Tensor | None]:
         """The log-probabilities of the member's teacher on validation images and on test images; None where they are missing."""

@@ -77,7 +77,9 @@ class DoseProbe:
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.member.update(Losses(total, {}, None, total), len(batch.index), batch.clock.steps)
+        self.member.set_rates(batch.clock.steps)
+        self.member.update(Losses(total, {}, None, total), len(batch.index))
+        self.member.end_step(len(batch.index))
 
     def _warm_up_factor(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> float:
         """The factor on the loss that the method's module learns: the published coefficient, or less where that is a dose above 1.
@@ -97,7 +99,7 @@ class DoseProbe:
 
     def _loss(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The method's loss and its auxiliary one; networks that it trains beside the student have the recipe's dropout, as in training."""
-        set_dropout(self.member.run.recipe, batch.clock.epoch, self.member.learners[1:])
+        set_dropout(self.member.run.recipe, batch.clock, self.member.learners[1:])
         return self.member.objective.loss_of(self.term, student, teacher, batch)
 
     def _own_copy(self, student: Outputs) -> Outputs:

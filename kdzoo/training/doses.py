@@ -200,7 +200,7 @@ def _union(needs: Iterable[NetworkNeeds]) -> NetworkNeeds:
 def _student_outputs(learner: Member, inputs: Inputs, needs: NetworkNeeds, batch: Batch) -> Outputs:
     """The student's outputs for a batch, computed as in the training of a run with seed 0."""
     network = learner.network
-    set_dropout(learner.run.recipe, batch.clock.epoch, learner.learners)
+    set_dropout(learner.run.recipe, batch.clock, learner.learners)
     with global_stream(0, "layers", batch.clock.step, device=batch.index.device):
         return outputs(network.train(), inputs, needs)
 

@@ -25,7 +25,6 @@ from kdzoo.tasks.multitask import slices_of
 from kdzoo.training.checkpoint import refuse_nonfinite_weights, write_checkpoint
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member, now
-from kdzoo.training.tally import Tally
 
 
 def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
@@ -43,7 +42,7 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
             member.oracle = {"epoch": epoch + 1, "test": test}
     means = member.tally.means()
     member.train_loss = means.pop("loss")
-    member.tally = Tally()
+    member.begin_epoch()
     if member.logger is not None:
         member.folder.check_claim()
         member.logger.epoch(
@@ -52,7 +51,7 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
                 "step": member.step,
                 "loss": member.train_loss,
                 "parts": means,
-                "lr": member.optimizer.param_groups[0]["lr"],
+                "lr": member.rate,
                 "val": val,
                 "seconds": round(member.seconds, 3),
                 **skipped_steps(member),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.contract import guard
-from kdzoo.contract.batch import Batch, Losses
+from kdzoo.contract.batch import Batch, Losses, Progress
 from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.settings import put_back
+from kdzoo.contract.step_values import DeviceNumber
 from kdzoo.data.epoch import Inputs
 from kdzoo.errors import InputError
 from kdzoo.models.forward import outputs
@@ -35,6 +37,27 @@ from kdzoo.training.optim import SkippedSteps, learning_rate, moving_average, op
 from kdzoo.training.processes import Processes, ProcessesBroken, is_of_group
 from kdzoo.training.regularise import learning_networks, limit_norms, limited_weights, set_dropout
 from kdzoo.training.tally import Tally
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What a step is computed from: the images of each pass, the teacher's outputs for them, and the batch.
+
+    size: the samples of the whole batch, of which other processes may have a part.
+    """
+
+    inputs: Inputs
+    teacher: Outputs | None
+    batch: Batch
+    size: int
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """The rate of every group of parameters and the number of the step, on the device."""
+
+    rates: tuple[DeviceNumber, ...]
+    step: DeviceNumber
 
 
 class Member:
@@ -75,6 +98,10 @@ class Member:
         self.tally = Tally()
         self.train_loss: float | None = None
         self.step = 0
+        self.rate = 0.0
+        """the learning rate of the last step, of the first group of parameters"""
+        self.numbers: StepNumbers | None = None
+        """where what changes from step to step lies, where steps are recorded (`hold_steps`)"""
         self.seconds = 0.0
         self.started = now()
         self.best: dict[str, Any] | None = None
@@ -87,42 +114,78 @@ class Member:
         self.processes: Processes | None = None
         self.sharded: nn.Module | None = None
 
+    @property
+    def active(self) -> list[Member]:
+        """This member, unless it has failed."""
+        return [self] if self.failure is None else []
+
     def losses(self, inputs: Inputs, teacher: Outputs | None, batch: Batch, size: int) -> Losses:
         """Forward of the student and of the objective for one batch of `size` samples, of which other processes may have a part."""
         self.network.train(self.run.recipe.learns == "all")
         self.objective.train()
-        set_dropout(self.run.recipe, batch.clock.epoch, self.learners)
+        set_dropout(self.run.recipe, batch.clock, self.learners)
         if self.sharded is not None:
             return self.sharded(inputs, teacher, batch, size)  # type: ignore[no-any-return]
         return self.objective(self.forward(inputs, batch), teacher, batch)  # type: ignore[no-any-return]
 
     def forward(self, inputs: Inputs, batch: Batch, *shard: int) -> Outputs:
         """Forward of the student. shard: the process, where each draws for its own part of the batch."""
-        own_stream: tuple[str | int, ...] = ("layers", batch.clock.step, *filter(None, shard))
-        with global_stream(self.run.seed, *own_stream, device=self.device), autocast(self.run.recipe, self.device):
+        # What is recorded can seed nothing: who replays it does.
+        own_stream = self.layer_stream(batch.clock.step, *shard) if self.numbers is None else nullcontext()
+        with own_stream, autocast(self.run.recipe, self.device):
             return outputs(self.network, inputs, self.needs)
+
+    def layer_stream(self, step: int, *shard: int) -> AbstractContextManager[None]:
+        """A block in which the student's layers draw from their random stream of a step."""
+        return global_stream(self.run.seed, "layers", step, *filter(None, shard), device=self.device)
 
     def share(self, processes: Processes) -> None:
         """Train together with other processes, in which the same member is in the same state."""
         self.processes, self.sharded = processes, processes.wrap(self)
 
     def learn(self, losses: Losses, samples: int, steps: int) -> None:
+        """A step, once its losses are there. steps: of the whole training."""
+        self.set_rates(steps)
+        self.descend(losses, samples)
+        self.end_step(samples)
+
+    def begin_step(self, clock: Progress) -> None:
+        """Set all that the host decides of a step: rates, factors, random streams."""
+        self.set_rates(clock.steps)
+        self.objective.set_step(clock)
+
+    def compute_step(self, given: StepInputs) -> None:
+        """All that the device does in a step; of the host's numbers it reads those alone that `begin_step` sets and the clock's."""
+        self.descend(self.losses(given.inputs, given.teacher, given.batch, given.size), given.size)
+
+    def set_rates(self, steps: int) -> None:
+        """Set the learning rate of the next step."""
+        rate = learning_rate(self.run.recipe, self.step, steps)
+        rates = [group["lr_factor"] * rate for group in self.optimizer.param_groups]
+        self.rate = rates[0]
+        if self.numbers is None:
+            for group, own in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = own
+            return
+        self.numbers.step.set(self.step)
+        for number, own in zip(self.numbers.rates, rates, strict=True):
+            number.set(own)
+
+    def descend(self, losses: Losses, samples: int) -> None:
         """Backward, then `update`."""
         if isinstance(self.optimizer, DOT):
             self.optimizer.backward(losses.task, losses.distillation)
         else:
             self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
-        self.update(losses, samples, steps)
+        self.update(losses, samples)
 
-    def update(self, losses: Losses, samples: int, steps: int) -> None:
-        """Optimiser, max-norm, moving average, and the sums of the epoch, once the gradients are there.
+    def update(self, losses: Losses, samples: int) -> None:
+        """Optimiser, max-norm and the sums of the epoch, once the gradients are there.
 
         A step whose gradients overflow in float16 moves no weight and no momentum. It counts for the schedule, the sums and
         the average all the same: they are functions of the step alone, whatever a run's numbers.
         """
         recipe = self.run.recipe
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["lr_factor"] * learning_rate(recipe, self.step, steps)
         if recipe.clip is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], recipe.clip)
@@ -131,10 +194,35 @@ class Member:
         if recipe.max_norm is not None:
             limit_norms(self.limited, recipe.max_norm)
         self.optimizer.zero_grad(set_to_none=True)
+        joint = losses if self.processes is None else self.processes.mean(losses)
+        self.tally.add(joint, samples, self.step if self.numbers is None else self.numbers.step.tensor)
+
+    def end_step(self, samples: int) -> None:
+        """The moving average, and what the host counts."""
         if self.average is not None:
             self.average.update_parameters(self.network)
-        self.tally.add(losses if self.processes is None else self.processes.mean(losses), samples, self.step)
+        self.tally.count(samples)
         self.step += 1
+
+    def hold_steps(self) -> None:
+        """From now on keep what changes from step to step on the device, at places that stay, so that a step can be recorded."""
+        groups = self.optimizer.param_groups
+        self.numbers = StepNumbers(
+            tuple(DeviceNumber(self.device, torch.float32) for _ in groups),  # which fused optimisers take
+            DeviceNumber(self.device, torch.int64),
+        )
+        for group, number in zip(groups, self.numbers.rates, strict=True):
+            group["lr"] = number.tensor
+            if "capturable" in group:
+                group["capturable"] = self.device.type == "cuda"
+        self.objective.hold_steps(self.device)
+
+    def begin_epoch(self) -> None:
+        """Begin the next epoch's sums."""
+        if self.numbers is None:
+            self.tally = Tally()
+        else:
+            self.tally.clear()
 
     @contextmanager
     def isolate_failure(self, before: tuple[Any, ...]) -> Iterator[None]:

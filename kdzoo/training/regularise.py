@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
+from kdzoo.contract.batch import Progress
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network
 from kdzoo.runs.recipe import Recipe
@@ -22,11 +23,11 @@ def dropout_rates(recipe: Recipe, epoch: int) -> tuple[float, float]:
     return recipe.input_dropout * remainder, recipe.dropout * remainder
 
 
-def set_dropout(recipe: Recipe, epoch: int, networks: Iterable[Network]) -> None:
-    """Set networks' dropout to the recipe's rates of an epoch; a recipe without dropout changes nothing."""
+def set_dropout(recipe: Recipe, clock: Progress, networks: Iterable[Network]) -> None:
+    """Set networks' dropout to the recipe's rates of the present epoch; a recipe without dropout changes and reads nothing."""
     if not recipe.drops:
         return
-    inputs, hidden = dropout_rates(recipe, epoch)
+    inputs, hidden = dropout_rates(recipe, clock.epoch)
     for network in networks:
         network.model.set_dropout(inputs=inputs, hidden=hidden)  # type: ignore[operator]
 

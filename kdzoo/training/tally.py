@@ -41,7 +41,8 @@ class Tally:
     samples: int = 0
     bad: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
 
-    def add(self, losses: Losses, samples: int, step: int) -> None:
+    def add(self, losses: Losses, samples: int, step: int | Tensor) -> None:
+        """Add the losses of a step of so many samples; `count` counts these. step: its number, which may lie on the device."""
         names = (TOTAL, *losses.parts)
         values = torch.stack([losses.total.detach(), *(part.detach() for part in losses.parts.values())])
         if names not in self.sums:
@@ -49,9 +50,20 @@ class Tally:
         if names not in self.bad:  # a checkpoint has the sums alone
             self.bad[names] = torch.full_like(values, NEVER, dtype=torch.int64)
         self.sums[names].add_(values, alpha=samples)
-        self.samples += samples
         finite = values - values == 0  # half as many kernels as torch.isfinite
         self.bad[names].clamp_(max=torch.where(finite, NEVER, step))
+
+    def count(self, samples: int) -> None:
+        """Count the samples of a step."""
+        self.samples += samples
+
+    def clear(self) -> None:
+        """Begin the next epoch, with all sums where they are."""
+        self.samples = 0
+        for sums in self.sums.values():
+            sums.zero_()
+        for bad in self.bad.values():
+            bad.fill_(NEVER)
 
     def first_nonfinite(self) -> NonfiniteLoss | None:
         """Where the loss first was NaN or infinite since the epoch began; waits for the device."""

@@ -24,7 +24,8 @@ from kdzoo.teachers.teacher import Answers
 from kdzoo.training.checkpoint import refuse_nonfinite_weights, write_checkpoint
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.finish import close_epoch, finish, pause, skipped_steps
-from kdzoo.training.member import Member
+from kdzoo.training.graphs import learn
+from kdzoo.training.member import Member, StepInputs
 from kdzoo.training.processes import ProcessesBroken, is_of_group
 
 NAN_CHECK_STEPS = 50
@@ -45,12 +46,16 @@ def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, 
     """One step of every member on one batch: the same views, and the teacher's answers to them."""
     inputs, batch = plan.gather(loaded, clock)
     teacher = None if answers is None else answers.at(loaded.positions, inputs)
+    given = StepInputs(inputs, teacher, batch, loaded.size)
     before = current_settings()
+    if cohort.graphs is not None:
+        cohort.graphs.take(given)
+    learn_as_due = learn if cohort.graphs is None else cohort.graphs.learn
     if cohort.batched is not None:
-        cohort.batched.learn(inputs[Pass.FIRST], teacher, batch, before)
+        learn_as_due(cohort.batched, given)
     for member in cohort.unbatched:
         with member.isolate_failure(before):
-            member.learn(member.losses(inputs, teacher, batch, loaded.size), loaded.size, clock.steps)
+            learn_as_due(member, given)
         refuse_to_go_on_alone(cohort, member)
 
 
@@ -82,6 +87,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
             step(cohort, plan, loaded, Progress(epoch, cohort.recipe.epochs, number, steps), answers)
             if (number + 1) % NAN_CHECK_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
                 fail_nonfinite(cohort)
+                emit_notes([] if cohort.graphs is None else cohort.graphs.new_notes(), emit)
                 ids = [member.run.id for member in cohort.active]
                 units = len(ids) * UNITS_AN_EPOCH * (number + 1 - last_reported) / cohort.steps_an_epoch
                 emit(StepsTaken(tuple(ids), epoch, number + 1, steps, units))

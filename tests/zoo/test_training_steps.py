@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from device_reads import device_reads
+from kdzoo.training.device_reads import device_reads
 from turns import part_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))

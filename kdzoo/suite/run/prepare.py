@@ -70,6 +70,8 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     with collect_problems(problems):
         device = config.device if is_elsewhere(config) and config.device != "auto" else device_of(config.device)
     problems += problems_of_sharing(config, device, torch.cuda.device_count() if device == "cuda" and has_device(device) else 0)
+    if config.graphs and device == "cpu":
+        problems.append("graphs: needs a GPU, and this runs on cpu; leave it out")
     with collect_problems(problems):
         settings = wandb_settings(config.wandb, os.environ)
     states: dict[str, State] = {}

@@ -20,7 +20,7 @@ def problems_of_sharing(options: ExecutionSpec, device: str | None, gpus: int) -
         return
     if options.launcher == "here":
         yield "processes_per_run: the launcher here trains in this process alone; take local"
-    for name in ("stack_students", "compile"):
+    for name in ("stack_students", "compile", "graphs"):
         if getattr(options, name):
             yield f"{name}: cannot be combined with processes_per_run; leave one of them out"
     if device is not None and device.startswith("cuda:"):

@@ -31,17 +31,17 @@ def device_reads() -> Iterator[list[str]]:
         yield found
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, found: list[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found = found
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
         by_mask = name in INDEXES and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
         if name in READS or name.startswith(OF_UNKNOWN_SIZE) or by_mask:
             self.found.append(f"{_place()}: {name}")
-        return func(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
 
 
 class _Functions(TorchFunctionMode):
@@ -49,10 +49,10 @@ class _Functions(TorchFunctionMode):
         super().__init__()
         self.found = found
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in OF_TENSORS:
-            self.found.append(f"{_place()}: {func.__name__}")
-        return func(*args, **(kwargs or {}))
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__name__", "") in OF_TENSORS:
+            self.found.append(f"{_place()}: {function.__name__}")
+        return function(*args, **(kwargs or {}))
 
 
 def _place() -> str:
