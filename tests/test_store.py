@@ -94,7 +94,7 @@ def test_a_result_makes_a_run_done_and_clears_its_failure(folder):
 
 def test_a_result_says_its_schema_and_one_that_says_none_is_of_the_first(folder):
     folder.finish(whole_result(folder))
-    assert json.loads((folder.path / "result.json").read_text())["schema"] == SCHEMA == 4
+    assert json.loads((folder.path / "result.json").read_text())["schema"] == SCHEMA == 5
     first = {**whole_result(folder), "memo": {"lookups": 3, "hits": 2, "bytes": 1}}
     for key in ("schema", "teacher_cache", "average"):
         del first[key]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.needs import PASS_KINDS, Pass
+from kdzoo.data.copies import send
 from kdzoo.data.loader import fetch, fetch_once
 from kdzoo.data.mixing import MixPlan, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Splits
@@ -56,22 +57,25 @@ WHOLE = Shard()
 class LoadedBatch:
     """A batch before augmentation: its positions in the epoch's order (B,) on the CPU, its samples (B,) and their images by pass.
 
-    size: the samples of the whole batch, of which other processes may have a part. before: the sample (1,) with which the first
-    one is mixed, where another process has that; its images then stand before the others.
+    on_host: the samples whose images these are, on the CPU. size: the samples of the whole batch, of which other processes may
+    have a part. before: the sample (1,) with which the first one is mixed, where another process has that; its images then
+    stand before the others.
     """
 
     positions: Tensor
     index: Tensor
     images: Inputs
+    on_host: Tensor
     size: int
     before: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class PassPlan:
-    """What a pass shows in place of every training sample: the index of a sample (N,), and its view."""
+    """What a pass shows in place of every training sample: the index of a sample (N,), on the CPU too, and its view."""
 
     samples: Tensor
+    on_host: Tensor
     views: Views
 
 
@@ -105,6 +109,7 @@ class EpochPlan:
         self.passes = {which: self._draw(which) for which in Pass.FIRST | passes}
         self.mixes = self._draw_mixes()
         self._targets = splits.train.targets.to(self.device)
+        self._generator = torch.Generator(self.device)  # of a batch, in whose place every method gets one of its own
 
     @property
     def samples(self) -> int:
@@ -125,7 +130,7 @@ class EpochPlan:
             stream=stream,
             norm=norm_of(self.recipe, self.splits),
         )
-        return PassPlan(samples.to(self.device), views.to(self.device))
+        return PassPlan(samples.to(self.device), samples, views.to(self.device))
 
     def _draw_mixes(self) -> MixPlan | None:
         height, width = output_shape(self.recipe.augment, *self.splits.train.images.shape[2:])
@@ -170,6 +175,7 @@ class EpochPlan:
                     self.positions(number),
                     order_here[slice(*self._own(number))],
                     {which: next(images_in_turn) for which in loaded},
+                    self._read_of(self.order, number),
                     size=end - first,
                     before=None if before is None else order_here[before : before + 1],
                 )
@@ -181,10 +187,10 @@ class EpochPlan:
 
     def load(self, positions: Tensor) -> LoadedBatch:
         """The samples at `positions` (B,) with their images, read now."""
-        index = self.order[positions].to(self.device)
-        images = self.splits.train.images
+        on_host = self.order[positions]
+        index, images = send(on_host, self.device), self.splits.train.images
         by_pass = {which: fetch_once(images, one.samples[index], self.device) for which, one in self._loaded_passes().items()}
-        return LoadedBatch(positions, index, by_pass, size=len(positions))
+        return LoadedBatch(positions, index, by_pass, on_host, size=len(positions))
 
     def _loaded_passes(self) -> dict[Pass, PassPlan]:
         return {which: one for which, one in self.passes.items() if PASS_KINDS[which].own_images}
@@ -194,7 +200,9 @@ class EpochPlan:
         mixes, images = self.mixes, loaded.images
         read = loaded.index if loaded.before is None else torch.cat([loaded.before, loaded.index])
         own = slice(len(read) - len(loaded.index), None)
-        inputs: Inputs = {which: self._augment(which, read, images.get(which, images[Pass.FIRST]))[own] for which in self.passes}
+        inputs: Inputs = {
+            which: self._augment(which, read, loaded.on_host, images.get(which, images[Pass.FIRST]))[own] for which in self.passes
+        }
         targets = self._targets[read]
         return inputs, Batch(
             inputs=inputs[Pass.FIRST],
@@ -202,23 +210,24 @@ class EpochPlan:
             soft_targets=None if mixes is None else soft_targets(targets, mixes, read, self.splits.facts.classes)[own],
             index=loaded.index,
             clock=clock,
-            generator=torch.Generator(self.device),
+            generator=self._generator,
         )
 
     def inputs_at(self, which: Pass, positions: Tensor) -> Tensor:
         """The inputs of one pass at `positions` (B,), (B, C, H, W) uint8; a whole batch where images are mixed."""
-        index = self.order[positions].to(self.device)
+        on_host = self.order[positions]
+        index = send(on_host, self.device)
         images = fetch_once(self.splits.train.images, self.passes[which].samples[index], self.device)
-        return self._augment(which, index, images)
+        return self._augment(which, index, on_host, images)
 
-    def _augment(self, which: Pass, index: Tensor, images: Tensor) -> Tensor:
+    def _augment(self, which: Pass, index: Tensor, on_host: Tensor, images: Tensor) -> Tensor:
         one = self.passes[which]
-        augmented = apply_views(images, one.views, one.samples[index], self.recipe.augment)
+        augmented = apply_views(images, one.views, one.samples[index], self.recipe.augment, one.on_host[on_host])
         return augmented if self.mixes is None else mix(augmented, self.mixes, index)
 
     def samples_at(self, which: Pass) -> Tensor:
         """The sample that a pass shows at each position, (P,) int64 on the CPU; of a mix the one that counts as the sample."""
-        return self.order if self.recipe.mixes else self.passes[which].samples.cpu()[self.order]
+        return self.order if self.recipe.mixes else self.passes[which].on_host[self.order]
 
     def view_indices(self, which: Pass) -> Tensor | None:
         """The number of the view at each position of a pass, (P,) int64 on the CPU; None where views have no numbers."""

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kdzoo.data.copies import send
+
 FULL = 255
 
 
@@ -214,11 +216,11 @@ def apply_operation(images: Tensor, operation: Tensor, level: Tensor) -> Tensor:
     order, device = operation.argsort(stable=True), images.device
     counts = operation.bincount(minlength=len(OPERATIONS))
     sizes = [*counts[: len(PHOTOMETRIC)].tolist(), int(counts[len(PHOTOMETRIC) :].sum())]
-    *photometric, geometric = torch.split(images.index_select(0, order.to(device)), sizes)
-    levels = torch.split(level[order].to(device), sizes)
+    *photometric, geometric = torch.split(images.index_select(0, send(order, device)), sizes)
+    levels = torch.split(send(level[order], device), sizes)
     pieces = [change(*part) for change, *part in zip(PHOTOMETRIC.values(), photometric, levels, strict=False) if len(part[0])]
     if len(geometric):
         last = order[len(order) - len(geometric) :]
         maps = matrices(operation[last] - len(PHOTOMETRIC), level[last], *images.shape[-2:])
-        pieces.append(affine(geometric, maps.to(device)))
-    return torch.cat(pieces).index_select(0, order.argsort().to(device))
+        pieces.append(affine(geometric, send(maps, device)))
+    return torch.cat(pieces).index_select(0, send(order.argsort(), device))

@@ -209,9 +209,10 @@ def _draw_resized_crops(augment: Augment, samples: int, height: int, width: int,
     return Views(top.long(), left.long(), flip, h.long(), w.long())
 
 
-def apply_views(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
+def apply_views(images: Tensor, views: Views, index: Tensor, augment: Augment, on_host: Tensor | None = None) -> Tensor:
     """Images, or maps, (B, C, H, W) as their views show them; `index` (B,), where the views are, says which samples they are.
 
+    on_host: the same index on the CPU, where RandAugment's operations are sorted; without it a GPU is asked for it.
     Cropped and flipped first, then timm's policy, colours, RandAugment's operations, cutout and erasing, then shifted in time and masked.
     """
     device = images.device
@@ -221,7 +222,7 @@ def apply_views(images: Tensor, views: Views, index: Tensor, augment: Augment) -
     for name, factor in views.colours.items():
         augmented = COLOURS[name](augmented, factor[index].to(device))
     if views.operations is not None and views.levels is not None:
-        index_there = index.to(views.operations.device)  # the one question that a step asks of a GPU, and with RandAugment alone
+        index_there = index.to(views.operations.device) if on_host is None else on_host
         for operation, level in zip(views.operations[index_there].unbind(1), views.levels[index_there].unbind(1), strict=True):
             augmented = apply_operation(augmented, operation, level)
     if views.cut is not None:

@@ -55,7 +55,7 @@ class Queue(nn.Module):
         length = len(self.queue)
         places = (self.place + torch.arange(min(len(embedding), length), device=embedding.device)) % length
         self.queue[places] = embedding[-length:].to(self.queue.dtype)
-        self.filled[places] = True
+        self.filled.index_fill_(0, places, True)  # without a tensor of Python's True, which would have to be sent over
         self.place.copy_((self.place + len(places)) % length)
 
 

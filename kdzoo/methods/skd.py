@@ -35,7 +35,10 @@ def direction(student_logits: Tensor, teacher_logits: Tensor, *, ridge: float) -
         return 0 * s.sum()
     with full_precision(s):
         apart = (s @ s.T - t @ t.T) / s.shape[1]
-        covariance = torch.cov(apart.T) + ridge * torch.eye(len(s), dtype=s.dtype, device=s.device)
+        columns = apart.T
+        centred = columns - (columns.sum(1) / len(s))[:, None]
+        covariance = centred @ centred.T / (len(s) - 1)  # torch.cov, which reads its number of samples back from the device
+        covariance = covariance + ridge * torch.eye(len(s), dtype=s.dtype, device=s.device)
         lower, _ = torch.linalg.cholesky_ex(covariance)  # does not wait for the device: with a ridge > 0 there is always a factor
         # a' M^-1 a is the squared norm of L^-1 a; a norm has a gradient of zero at zero, where a root has none
         whitened = torch.linalg.solve_triangular(lower, apart.T, upper=False)

@@ -185,6 +185,22 @@ class ExecutionSpec(Spec):
             metavar="N",
         ),
     ] = None
+    tf32: Annotated[
+        bool | None,
+        Option(
+            "Multiply float32 on a GPU in TF32, which keeps 10 bits of 23.",
+            SPEED,
+            default="in convolutions alone, as torch does",
+            flags=("--tf32/--no-tf32",),
+        ),
+    ] = None
+    deterministic: Annotated[
+        bool,
+        Option(
+            "Take deterministic kernels alone on a GPU, so that runs repeat there; slower. A method that has none fails.",
+            SPEED,
+        ),
+    ] = False
     image_cache: Annotated[
         Size | None,
         Option(
@@ -200,6 +216,14 @@ class ExecutionSpec(Spec):
         bool | None,
         Option("Memory layout of feature maps.", SPEED, default="the faster one", flags=("--channels-last/--channels-first",)),
     ] = None
+    fill_gpu: Annotated[
+        bool,
+        Option(
+            "Measure first whether one process, several, or one that computes students as one batch fills a GPU best, and take that.",
+            SPEED,
+            many_runs=True,
+        ),
+    ] = False
     stack_students: Annotated[
         bool,
         Option(
@@ -215,7 +239,7 @@ class ExecutionSpec(Spec):
     graphs: Annotated[
         bool,
         Option(
-            "Record the steps of students as CUDA graphs and replay them, for GPUs that wait for the host. Results are equal up to rounding.",
+            "Record students' steps as CUDA graphs and replay them, for GPUs that wait for the host. Results are equal up to rounding.",
             SPEED,
         ),
     ] = False

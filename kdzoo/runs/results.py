@@ -20,7 +20,7 @@ from kdzoo.files import PACKAGE
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Metric, Task
 
-SCHEMA = 4
+SCHEMA = 5
 """the schema of results written now; a result that names none is of schema 1"""
 SCHEMA_FILE = PACKAGE / "configs" / "result.schema.json"
 
@@ -165,6 +165,9 @@ class Environment(Part):
     cpu_capability: str | None = since(2, "the instructions that torch uses on it, such as AVX2")
     threads: int = always("CPU threads of the process", ge=1)
     compile: bool | None = since(2, "whether the student's body ran through torch.compile")
+    graphs: bool | None = since(5, "whether the student's steps were replayed as CUDA graphs; null where that was not asked for")
+    float32: str | None = since(5, "how a GPU multiplied float32; null on a CPU")
+    deterministic: bool | None = since(5, "whether a GPU took deterministic kernels alone; null on a CPU")
     processes: int | None = since(4, "how many processes trained the run, each on a part of every batch; null for one")
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
+from kdzoo.data.copies import send
 from kdzoo.files import plain_status
 from kdzoo.teachers.columns import Column, Seal
 from kdzoo.teachers.disk import MappedFile, remove, touch
@@ -113,7 +114,7 @@ class TeacherCache:
     def read(self, rows: Tensor) -> dict[Need, Any]:
         """The outputs, by need, of rows (B,) that are known."""
         values: dict[Need, Any] = {}
-        here = rows.to(self.device, non_blocking=True)
+        here = send(rows, self.device)
         for column in self.columns:
             value = self._values[column.name][here].to(column.dtype)
             if column.number is None:
@@ -138,7 +139,7 @@ class TeacherCache:
 
     def write(self, rows: Tensor, outputs: Outputs) -> None:
         """Remember a teacher's outputs for rows (B,), which have been reserved."""
-        here = rows.to(self.device, non_blocking=True)
+        here = send(rows, self.device)
         for column in self.columns:
             self._values[column.name][here] = column.value(outputs).float()
         self.known[rows] = True

@@ -14,6 +14,7 @@ from torch import Tensor
 from kdzoo.contract.needs import Need, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import Shapes
+from kdzoo.data.copies import send
 from kdzoo.data.dataset import Subset
 from kdzoo.data.epoch import EpochPlan, Inputs
 from kdzoo.data.split import Splits
@@ -44,10 +45,10 @@ class SavedAnswers:
         return with_passes({which: self._read(self.rows[which][positions]) for which in self.needs.passes})
 
     def _read(self, rows: Tensor) -> Outputs:
-        logits = self.file.logits(rows).to(self.device)
+        logits = send(self.file.logits(rows), self.device)
         outputs: dict[Need, Any] = {Need.LOGITS: logits, Need.MEMBERS: [logits]}
         if self.file.embedding is not None:
-            outputs[Need.EMBEDDING] = self.file.embedding[rows].to(self.device)
+            outputs[Need.EMBEDDING] = send(self.file.embedding[rows], self.device)
         return Outputs.of(outputs, owner="saved teacher").restrict_to(self.needs.outputs)
 
 

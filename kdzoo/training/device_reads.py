@@ -57,5 +57,5 @@ class _Functions(TorchFunctionMode):
 
 def _place() -> str:
     """The file of the package that is innermost on the stack."""
-    files = [frame.filename for frame in traceback.extract_stack() if PACKAGE in frame.filename]
+    files = [frame.filename for frame in traceback.extract_stack() if PACKAGE in frame.filename and frame.filename != __file__]
     return files[-1].rpartition(PACKAGE)[2] if files else "outside"

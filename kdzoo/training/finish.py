@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdzoo.contract.objective import Deployed
 from kdzoo.data.dataset import Subset
 from kdzoo.data.split import Splits, labelled_subset
+from kdzoo.models.kernels import kernels_of
 from kdzoo.models.predict import predict
 from kdzoo.models.weights import save_student
 from kdzoo.runs.about import names_of_scores
@@ -111,8 +112,13 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
         "cost": member.cost,
         "teacher_cache": cohort.teacher_cache.report() if cohort.teacher_cache and member.run.teacher else None,
-        "environment": environment(cohort.execution.device, options.threads)
-        | {"compile": options.compile, "processes": None if cohort.processes is None else cohort.shard.count},
+        "environment": {
+            **environment(cohort.execution.device, options.threads),
+            "compile": options.compile,
+            "graphs": None if cohort.graphs is None else cohort.graphs.records(member),
+            **kernels_of(cohort.execution.device),
+            "processes": None if cohort.processes is None else cohort.shard.count,
+        },
         "started": member.started,
         "finished": now(),
         "seconds": round(member.seconds, 3),

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 
 from kdzoo.contract.batch import Progress
-from kdzoo.contract.needs import Pass
 from kdzoo.contract.settings import current_settings
 from kdzoo.data.epoch import EpochPlan, LoadedBatch
 from kdzoo.errors import InputError, KdzooError
@@ -46,7 +45,11 @@ def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, 
     """One step of every member on one batch: the same views, and the teacher's answers to them."""
     inputs, batch = plan.gather(loaded, clock)
     teacher = None if answers is None else answers.at(loaded.positions, inputs)
-    given = StepInputs(inputs, teacher, batch, loaded.size)
+    learn_batch(cohort, StepInputs(inputs, teacher, batch, loaded.size))
+
+
+def learn_batch(cohort: Cohort, given: StepInputs) -> None:
+    """One step of every member on what it is given."""
     before = current_settings()
     if cohort.graphs is not None:
         cohort.graphs.take(given)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from kdzoo.training.device_reads import device_reads
 from turns import part_of
+
+from kdzoo.training.device_reads import device_reads
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from kdzoo.data.views import has_numbered_views, view_count
-from kdzoo.models.measure import network_cost
-from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
 from kdzoo.runs.costs import kind_of, read_costs
 from kdzoo.runs.environment import machine_name
@@ -30,12 +28,10 @@ from kdzoo.suite.run.prepare import Prepared, states_of
 from kdzoo.suite.run.search_left import left_of
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.suite.run.worker_state import probe_of
-from kdzoo.teachers.teacher import Teacher, live_teacher
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.cost import COUNTED, TIMED, StepSeconds, evaluation_seconds, step_seconds
 from kdzoo.training.doses import BATCHES, warm_up_steps
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_data import input_shape
 from kdzoo.training.run_student import build_member
 
 START_SECONDS = 10.0
@@ -199,12 +195,7 @@ def probe_cost(located: LocatedRun, untrained: Untrained, options: WorkerOptions
     torch.set_num_threads(options.threads)
     execution = Placement(options.model_copy(update={"teacher_cache": 0}))
     dataset, splits = untrained.data(located)
-    source, shapes = untrained.teacher(located) or (None, None)
-    teacher: Teacher | None = source if isinstance(source, Teacher) else None
-    if isinstance(source, Network):
-        cost = network_cost(source, input_shape(dataset, located.run.recipe))
-        columns = None if located.run.teacher is None else located.run.teacher.columns
-        teacher = live_teacher(source, "untrained", cost, splits.truncate_eval(1), located.run.recipe.augment, execution, columns)
+    teacher, shapes = untrained.live_teacher(located, execution)
     began = time.process_time()
     member = build_member(located, dataset, splits, shapes, execution, modules)
     built = time.process_time() - began

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from kdzoo.suite.plan.layers import ConfigError, bench_config
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.run.disk_space import bytes_of_bench, note_of_space
+from kdzoo.suite.run.fill import measure, problems_of_filling
 from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.memory import COHORT_SHARE, memory_notes
 from kdzoo.suite.run.preflight import preflight
@@ -70,6 +71,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     with collect_problems(problems):
         device = config.device if is_elsewhere(config) and config.device != "auto" else device_of(config.device)
     problems += problems_of_sharing(config, device, torch.cuda.device_count() if device == "cuda" and has_device(device) else 0)
+    problems += problems_of_filling(config)
     if config.graphs and device == "cpu":
         problems.append("graphs: needs a GPU, and this runs on cpu; leave it out")
     with collect_problems(problems):
@@ -93,6 +95,9 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     if problems or plan is None or device is None:
         raise InputError(*problems)
     prepared = schedule(config, plan, device, asdict(settings) if settings else None, states)
+    if config.fill_gpu and (trained := [planned for planned in missing if not planned.provisional]):
+        prepared = fill(prepared, trained)
+        plan = prepared.plan
     whole = {run_id: stamp for run_id, stamp in stamps.items() if states[run_id] == "done"}
     prepared = replace(prepared, stamps=whole)
     if untrained is None or is_elsewhere(config):  # nothing is left to train, or machines train it whose memory is not known here
@@ -110,6 +115,15 @@ def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any]
     memory = int(COHORT_SHARE * free_memory(device) / sharing)
     options = WorkerOptions(**{**options_of_config, "device": device, "jobs": jobs, "threads": threads}, memory=memory, wandb=wandb)
     return Prepared(config, plan, options, jobs, gpus, states)
+
+
+def fill(prepared: Prepared, missing: Sequence[PlannedRun]) -> Prepared:
+    """The same, executed in the way that fills a device best, with a note on what was measured of the largest of its cohorts."""
+    config, gpus = prepared.config, prepared.gpus
+    found = measure(max(groups_in_lockstep(missing), key=len), prepared.options, config.plugin, gpus[:1])
+    chosen = config.model_copy(update={"jobs": found.best.jobs * max(len(gpus), 1), "stack_students": found.best.stacked})
+    plan = replace(prepared.plan, notes=(*prepared.plan.notes, str(found)))
+    return schedule(chosen, plan, prepared.options.device, prepared.options.wandb, prepared.states)
 
 
 def states_of(plan: Plan) -> dict[str, State]:

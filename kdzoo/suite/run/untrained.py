@@ -11,11 +11,13 @@ from kdzoo.data.split import Splits
 from kdzoo.models.agglomerate import AGGLOMERATE
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.measure import measure_shapes as shapes_of
+from kdzoo.models.measure import network_cost
 from kdzoo.models.network import Network, freeze
+from kdzoo.models.placement import Placement
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.planned import Plan, PlannedRun
-from kdzoo.teachers.teacher import Teacher
+from kdzoo.teachers.teacher import Teacher, live_teacher
 from kdzoo.training.located import LocatedRun, Modules, data_key
 from kdzoo.training.run_data import input_shape, load_run_data
 from kdzoo.training.run_networks import load_network, members_of
@@ -67,6 +69,16 @@ class Untrained:
         if key not in self._teachers:
             self._teachers = {key: self._make_teacher(located)}
         return self._teachers[key]
+
+    def live_teacher(self, located: LocatedRun, execution: Placement) -> tuple[Teacher | None, Shapes | None]:
+        """The stand-in for a run's teacher as it teaches, with the shapes of its outputs; None each where the run has none."""
+        source, shapes = self.teacher(located) or (None, None)
+        if not isinstance(source, Network):
+            return source, shapes
+        dataset, splits = self.data(located)
+        cost = network_cost(source, input_shape(dataset, located.run.recipe))
+        columns = None if located.run.teacher is None else located.run.teacher.columns
+        return live_teacher(source, "untrained", cost, splits.truncate_eval(1), located.run.recipe.augment, execution, columns), shapes
 
     def _make_teacher(self, located: LocatedRun) -> tuple[Network | Teacher, Shapes] | None:
         spec = located.run.teacher

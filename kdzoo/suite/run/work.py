@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from kdzoo.models.kernels import set_kernels
 from kdzoo.runs.events import Emit
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.measure_doses import measure_doses
@@ -20,6 +21,7 @@ def work(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> 
     Raises InputError for a teacher that must not teach, WorkFailed for one whose training failed, and StoreError for a
     folder that cannot be written.
     """
+    set_kernels(job.options)
     if job.kind == "teacher":
         train_teacher(job, state, emit, stop)
         check_teacher(job, state, emit)

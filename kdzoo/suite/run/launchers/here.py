@@ -8,8 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-import torch
-
+from kdzoo.contract.settings import current_settings, put_back
 from kdzoo.runs.events import JobEnded
 from kdzoo.suite.run.followers import TorchrunFollowers
 from kdzoo.suite.run.job_queue import JobQueue
@@ -23,7 +22,7 @@ POLL_SECONDS = 0.2
 
 
 class Here:
-    """Computes jobs in this process, whose number of threads is afterwards as it was.
+    """Computes jobs in this process, whose global settings of torch are afterwards as they were.
 
     followers: processes that train with it, where something else has started them.
     """
@@ -32,7 +31,7 @@ class Here:
         self._state = WorkerState(modules or Modules(), followers=followers)
 
     def run(self, queue: JobQueue, emit: EmitOfJob, stop: Callable[[], bool]) -> None:
-        threads = torch.get_num_threads()
+        before = current_settings()
         try:
             while queue:
                 job = queue.take()
@@ -45,7 +44,7 @@ class Here:
                     return
                 emit(job, JobEnded())
         finally:
-            torch.set_num_threads(threads)
+            put_back(before)
 
     def resize(self, processes: int, gpus: Sequence[str]) -> None:
         """There is one process, and it uses the devices that it sees."""

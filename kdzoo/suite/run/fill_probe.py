@@ -1,0 +1,103 @@
+"""A process that measures a step of some runs, the students' part alone: answers of the teacher are cached in a bench.
+
+It reads a request as a line of JSON, says that it is ready, waits for a line, and says how long a step takes (`fill`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TextIO
+
+import torch
+
+from kdzoo.contract.batch import Progress
+from kdzoo.contract.plugins import load_plugins
+from kdzoo.models.kernels import set_kernels
+from kdzoo.models.placement import Placement
+from kdzoo.runs.fields import parse
+from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.spec import Run
+from kdzoo.runs.store import RunFolder
+from kdzoo.suite.run.accelerators import attach_accelerators
+from kdzoo.suite.run.untrained import Untrained
+from kdzoo.text import first_line
+from kdzoo.training.cohort import Cohort
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.member import StepInputs
+from kdzoo.training.run_student import build_member
+from kdzoo.training.train import learn_batch
+
+WARM_UP_STEPS = 6
+"""more than it takes until steps are replayed"""
+LEAST_STEPS = 5
+LEAST_SECONDS = 1.0
+
+
+def main(requests: TextIO, answers: TextIO) -> None:
+    with TemporaryDirectory() as folder:
+        _answer(requests, answers, Path(folder))
+
+
+def _answer(requests: TextIO, answers: TextIO, folder: Path) -> None:
+    try:
+        cohort, given = prepare(json.loads(requests.readline()), folder)
+        for _ in range(WARM_UP_STEPS):
+            learn_batch(cohort, given)
+        if failures := [member.failure for member in cohort.members if member.failure is not None]:
+            raise RuntimeError(failures[0].splitlines()[-1])
+        _say(answers, ready=True)
+        requests.readline()
+        _say(answers, seconds=seconds_of_a_step(cohort, given))
+    except Exception as error:  # whatever it is, this way cannot be taken
+        _say(answers, why=first_line(error))
+
+
+def prepare(request: dict[str, Any], folder: Path) -> tuple[Cohort, StepInputs]:
+    """The runs of a request under an untrained teacher, and a whole batch of the first epoch. folder: for what they may write.
+
+    Raises RuntimeError where students were to be a stack and cannot be.
+    """
+    load_plugins(request["plugins"])
+    options = WorkerOptions.model_validate({**request["options"], "teacher_cache": "off"})
+    torch.set_num_threads(options.threads)
+    set_kernels(options)
+    execution, modules = Placement(options), Modules()
+    untrained = Untrained(modules, options.image_cache)
+    located_runs = [LocatedRun(parse(Run, one["run"], "run"), RunFolder(folder), one["paths"]) for one in request["runs"]]
+    dataset, splits = untrained.data(located_runs[0])
+    with_teacher = next((one for one in located_runs if one.run.teacher is not None), None)
+    teacher, shapes = (None, None) if with_teacher is None else untrained.live_teacher(with_teacher, execution)
+    members = [build_member(one, dataset, splits, shapes if one.run.teacher else None, execution, modules) for one in located_runs]
+    cohort = Cohort(members, splits, teacher, execution)
+    notes: list[object] = []
+    attach_accelerators(cohort, notes.append)
+    if options.stack_students and cohort.batched is None:
+        raise RuntimeError("students cannot be one batch")
+    plan = cohort.plan_epoch(0)
+    loaded, teacher_answers = plan.load(torch.arange(cohort.block)), cohort.open_answers(plan)
+    inputs, batch = plan.gather(loaded, Progress(0, cohort.recipe.epochs, 0, cohort.steps_an_epoch * cohort.recipe.epochs))
+    return cohort, StepInputs(inputs, None if teacher_answers is None else teacher_answers.at(loaded.positions, inputs), batch, loaded.size)
+
+
+def seconds_of_a_step(cohort: Cohort, given: StepInputs) -> float:
+    """The mean by the clock over LEAST_STEPS or more, which take LEAST_SECONDS together."""
+    steps, began = 0, time.perf_counter()
+    while steps < LEAST_STEPS or time.perf_counter() - began < LEAST_SECONDS:
+        learn_batch(cohort, given)
+        if cohort.execution.device.type == "cuda":
+            torch.cuda.synchronize(cohort.execution.device)
+        steps += 1
+    return (time.perf_counter() - began) / steps
+
+
+def _say(answers: TextIO, **what: object) -> None:
+    print(json.dumps(what), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    own, sys.stdout = sys.stdout, sys.stderr  # what a plugin prints is no answer
+    main(sys.stdin, own)
