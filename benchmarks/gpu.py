@@ -42,9 +42,14 @@ from gpu_report import markdown
 from speed import FLOOR, Make
 from speed_clock import LeftOut
 from speed_report import SWEEP, machine
-from speed_setup import Setup
+from speed_setup import ALPHAS, RECIPE, TEMPERATURES, Setup
 
+from kdzoo.runs.options import WorkerOptions
+from kdzoo.suite.plan.cohorts import groups_in_lockstep
 from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.sweep import plan
+from kdzoo.suite.run.fill import Way
+from kdzoo.suite.run.fill import measure as measure_ways
 from kdzoo.training.run_data import load_dataset
 
 Record = dict[str, Any]
@@ -52,6 +57,9 @@ MINUTES = 8.5
 PAIRS = ("resnet56/resnet20", "resnet32x4/resnet8x4")
 BATCHES = (64, 1024, 128)
 STACKS = (4, 16, 64)
+GRAPHS = (1, 9, 27)
+"""runs of a sweep whose steps are replayed as CUDA graphs"""
+JOBS = (1, 2, 4, 6, 8)
 COMPILE_ROUNDS = 15
 CIFAR100 = ("cifar100/train.npz", "cifar100/test.npz")
 ASIDE_SECONDS = 15
@@ -69,6 +77,8 @@ class Settings:
     batches: tuple[int, ...]
     sweep: int
     stacks: tuple[int, ...]
+    graphs: tuple[int, ...]
+    jobs: tuple[int, ...]
     repeats: int
     seconds: float
     study_epochs: int | None
@@ -106,6 +116,8 @@ def settings_of(given: argparse.Namespace) -> Settings:
         batches=BATCHES,
         sweep=SWEEP,
         stacks=STACKS,
+        graphs=GRAPHS,
+        jobs=JOBS,
         repeats=5,
         seconds=0.2,
         study_epochs=None,
@@ -115,7 +127,18 @@ def settings_of(given: argparse.Namespace) -> Settings:
     if not given.quick:
         return whole
     # one thread: a second one spins between operations this small, five times the work for the same numbers
-    tiny = replace(whole, threads=1, pairs=("resnet14/resnet8",), batches=(16,), sweep=3, stacks=(4,), repeats=2, seconds=0.01)
+    tiny = replace(
+        whole,
+        threads=1,
+        pairs=("resnet14/resnet8",),
+        batches=(16,),
+        sweep=3,
+        stacks=(4,),
+        graphs=(1,),
+        jobs=(1, 2),
+        repeats=2,
+        seconds=0.01,
+    )
     return replace(tiny, study_epochs=1, methods=("hinton", "at", "crd"), plain=False)
 
 
@@ -147,6 +170,39 @@ def makes_of(settings: Settings) -> dict[str, Make]:
 def cell(setup: Setup, settings: Settings) -> Record:
     """Images a second and seconds per epoch of every side of one pair at one batch size."""
     return measured(setup, makes_of(settings), settings)
+
+
+def filled_cell(setup: Setup, settings: Settings) -> Record:
+    """The ways to keep a device busy: steps replayed as CUDA graphs, students as one batch, and both."""
+    sides: dict[str, Make] = {
+        "student": FLOOR["student"],
+        "kdzoo_warm of 1": partial(ours.warm, runs=1),
+        **{f"kdzoo_graphs of {runs}": partial(ours.recorded, runs=runs) for runs in settings.graphs},
+        **{f"kdzoo_stacked of {runs}": partial(ours.stacked, runs=runs) for runs in settings.stacks},
+        **{f"kdzoo_stacked_graphs of {runs}": partial(ours.recorded, runs=runs, stack=True) for runs in settings.stacks},
+    }
+    return measured(setup, sides, settings)
+
+
+def jobs_cell(setup: Setup, settings: Settings, data: Path, *, graphs: bool) -> Record:
+    """A step of 24 runs, or as many as there are, in one process, in several and as a stack: what `--fill-gpu` chooses from."""
+    settings_of_sweep = {"data": "cifar100", "data_root": str(data), "pairs": setup.pair, "methods": "hinton", "seeds": "1"}
+    grid = {"temperatures": TEMPERATURES[: settings.sweep], "alphas": ALPHAS} if settings.plain else {"alphas": ALPHAS}
+    with tempfile.TemporaryDirectory() as results:
+        made = plan(bench_config({**settings_of_sweep, **grid, "results": results, "recipe": RECIPE}, None))
+    options = WorkerOptions(device=settings.device, threads=settings.threads, graphs=graphs)
+    group = max(groups_in_lockstep(made.students), key=len)
+    tried = [*(Way(jobs) for jobs in settings.jobs), Way(1, stacked=True)]
+    found = measure_ways(group, options, (), (), tried)
+    return {
+        "pair": setup.pair,
+        "batch": setup.batch,
+        "graphs": graphs,
+        "runs": found.runs,
+        "best": str(found.best),
+        "of": {str(way): seconds for way, seconds in found.seconds.items()},
+        "left_out": {str(way): why for way, why in found.left_out.items()},
+    }
 
 
 def measured(setup: Setup, makes: Mapping[str, Make], settings: Settings) -> Record:
@@ -182,16 +238,24 @@ def bounds(setup: Setup, settings: Settings) -> Record:
     return {"pair": setup.pair, "batch": setup.batch, "of": found}
 
 
-def parts(settings: Settings, setups: list[Setup]) -> Iterable[Part]:
+def parts(settings: Settings, setups: list[Setup], data: Path) -> Iterable[Part]:
     """What there is to measure, the most telling first."""
     first, half = setups[0], "bfloat16"
     yield Part("correct", "losses of the first steps", 15, partial(checks.first_losses, first))
     yield Part("correct", "stacked against serial", 15, partial(checks.stacked, first))
+    yield Part("correct", "replayed against computed", 15, partial(checks.recorded, first))
     yield Part("correct", "teacher cache on the device", 15, partial(checks.remembered, first))
     yield Part("correct", "images on the device", 5, partial(checks.resident, first))
     yield Part("correct", f"every method in {half}", 40, partial(checks.methods_step, settings.device, half, settings.methods))
     yield Part("correct", "quick bench", 30, partial(checks.quick_bench, settings.device))
     yield Part("speed", f"{first.pair} at {first.batch}", 45, partial(cell, first, settings))
+    for precision in ("float32", half):
+        own = replace(first, precision=precision)
+        yield Part("filled", f"graphs and stacks of {first.pair} in {precision}", 60, partial(filled_cell, own, settings))
+    for graphs in (True, False) if settings.device != "cpu" else (False,):
+        yield Part(
+            "jobs", f"processes {'with' if graphs else 'without'} graphs", 75, partial(jobs_cell, first, settings, data, graphs=graphs)
+        )
     yield Part("bounds", f"profile of {first.pair} at {first.batch}", 20, partial(bounds, first, settings))
     for setup in sorted(setups[1:], key=lambda setup: settings.batches.index(setup.batch)):
         yield Part("speed", f"{setup.pair} at {setup.batch}", 45, partial(cell, setup, settings))
@@ -221,7 +285,7 @@ def measure(settings: Settings, data: Path, work: Path, keep: Callable[[Record],
         for batch in settings.batches
         for teacher, _, student in (pair.partition("/") for pair in settings.pairs)
     ]
-    for part in parts(settings, setups):
+    for part in parts(settings, setups, data):
         if device.type == "cuda" and part.seconds > left():
             content["not_reached"].append(part.name)
             continue

@@ -28,6 +28,8 @@ from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.batched import BatchedMembers, batch_members
 from kdzoo.training.cohort import Cohort
+from kdzoo.training.graphs import StepGraphs
+from kdzoo.training.recorder import recorder_of
 
 SWEEP = 3
 STEPS = 8
@@ -94,6 +96,21 @@ def stacked(setup: Setup) -> Record:
         cohort.batched = joined
         apart = relative(losses_of(cohort), serial)
     return check("stacked students against serial", apart, LOSS_TOLERANCE, apart <= LOSS_TOLERANCE, pair=setup.pair)
+
+
+def recorded(setup: Setup) -> Record:
+    """Steps that are replayed as CUDA graphs against the same steps as they come; nothing to compare where there are no graphs."""
+    name, recorder = "replayed steps against computed ones", recorder_of(setup.device)
+    if isinstance(recorder, str):
+        return check(name, "no graphs", LOSS_TOLERANCE, setup.device.type != "cuda", pair=setup.pair)
+    with exact_products():
+        serial = losses_of(cohort_for(setup, SWEEP, "off", limit=few(setup)))
+        cohort = cohort_for(setup, SWEEP, "off", limit=few(setup))
+        cohort.graphs = StepGraphs(recorder, cohort.learners, cohort.block)
+        apart = relative(losses_of(cohort), serial)
+    replayed = all(cohort.graphs.records(member) for member in cohort.members)
+    holds = apart <= LOSS_TOLERANCE and replayed
+    return check(name, apart, LOSS_TOLERANCE, holds, pair=setup.pair, notes=cohort.graphs.new_notes())
 
 
 def remembered(setup: Setup) -> Record:

@@ -15,6 +15,7 @@ def markdown(content: Record) -> str:
     lines = [f"# On {where['device']}", "", f"torch {where['torch']}, commit {where['git']}, {content.get('seconds', 0):.0f} s"]
     lines += table(("check", "found", "asked", "holds"), check_rows(content))
     lines += table(("pair", "batch", "side", "images/s", "s a run and epoch", "ms a step"), speed_rows(content))
+    lines += table(("pair", "batch", "runs", "graphs", "way", "ms a step of all runs"), job_rows(content))
     lines += table(("network", "batch", "side", "ms a step", "making s", "breaks even after steps"), compiled_rows(content))
     lines += table(("pair", "batch", "side", "launches a step", "waits", "reads", "device busy"), bound_rows(content))
     if "study" in content:
@@ -32,12 +33,21 @@ def check_rows(content: Record) -> Iterator[Sequence[object]]:
 
 
 def speed_rows(content: Record) -> Iterator[Sequence[object]]:
-    for cell in content.get("speed", []) + content.get("compiled", []):
-        where = (cell["pair"], cell["batch"])
+    for cell in [*content.get("speed", []), *content.get("filled", []), *content.get("compiled", [])]:
+        where = (f"{cell['pair']}{' in bfloat16' if 'bfloat16' in cell['name'] else ''}", cell["batch"])
         for name, side in cell["sides"].items():
             yield *where, name, f"{side['images_per_second']:,.0f}", f"{side['seconds_per_run_and_epoch']:.2f}", ms(side["step_seconds"])
         for name, reason in cell["left_out"].items():
             yield *where, name, reason.splitlines()[0][:REASON_CHARACTERS], "", ""
+
+
+def job_rows(content: Record) -> Iterator[Sequence[object]]:
+    for cell in content.get("jobs", []):
+        where = (cell["pair"], cell["batch"], cell["runs"], "yes" if cell["graphs"] else "no")
+        for way, seconds in cell["of"].items():
+            yield *where, f"**{way}**" if way == cell["best"] else way, ms(seconds)
+        for way, reason in cell["left_out"].items():
+            yield *where, way, reason[:REASON_CHARACTERS]
 
 
 def compiled_rows(content: Record) -> Iterator[Sequence[object]]:

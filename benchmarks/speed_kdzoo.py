@@ -23,6 +23,8 @@ from kdzoo.teachers.cache import TeacherCache
 from kdzoo.training.batched import BatchedMembers, batch_members
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.compiled import compile_students
+from kdzoo.training.graphs import StepGraphs
+from kdzoo.training.recorder import recorder_of
 from kdzoo.training.train import NAN_CHECK_STEPS, fail_nonfinite, fit, open_answers, step
 
 STOCK = 4
@@ -85,11 +87,35 @@ def warm(setup: Setup, runs: int) -> Side:
 def stacked(setup: Setup, runs: int) -> Side:
     """The warm sweep with its students as one batched computation. Raises LeftOut where they cannot be one."""
     cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
-    images = fetch_once(cohort.splits.train.images, torch.arange(2), setup.device)
-    joined = batch_members(cohort.members, images)
+    cohort.batched = stack_of(cohort, setup)
+    return replayed(cohort)
+
+
+def recorded(setup: Setup, runs: int, *, stack: bool = False) -> Side:
+    """The warm sweep with its steps replayed as CUDA graphs, of each student or of their stack. Raises LeftOut where they cannot be."""
+    recorder = recorder_of(setup.device)
+    if isinstance(recorder, str):
+        raise LeftOut(recorder)
+    cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
+    if stack:
+        cohort.batched = stack_of(cohort, setup)
+    cohort.graphs = StepGraphs(recorder, cohort.learners, cohort.block)
+    side = replayed(cohort)
+    if notes := cohort.graphs.new_notes():
+        raise LeftOut(notes[0])
+    return side
+
+
+def stack_of(cohort: Cohort, setup: Setup) -> BatchedMembers:
+    """The students of a cohort as one. Raises LeftOut where they cannot be."""
+    joined = batch_members(cohort.members, fetch_once(cohort.splits.train.images, torch.arange(2), setup.device))
     if not isinstance(joined, BatchedMembers):
         raise LeftOut(str(joined))
-    cohort.batched = joined
+    return joined
+
+
+def replayed(cohort: Cohort) -> Side:
+    """A side that repeats its first epoch, which it has been through once."""
     side = trained(cohort, replay=True)
     for _ in range(cohort.steps_an_epoch):
         side.step()
@@ -102,10 +128,7 @@ def compiled(setup: Setup, runs: int) -> Side:
     images = fetch_once(cohort.splits.train.images, torch.arange(cohort.block), setup.device)
     if why := compile_students(cohort.members, images):
         raise LeftOut(why)
-    side = trained(cohort, replay=True)
-    for _ in range(cohort.steps_an_epoch):
-        side.step()
-    return side
+    return replayed(cohort)
 
 
 def stock(cohort: Cohort) -> Iterator[tuple[Inputs, Batch]]:

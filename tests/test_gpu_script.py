@@ -43,9 +43,18 @@ def test_the_script_runs_on_a_cpu_and_writes_every_section(data: Path, tmp_path:
     # images on the device is the one check that a CPU without a device of its own cannot fail
     assert done.returncode == 0, done.stdout + done.stderr
     assert {check["check"] for check in content["correct"] if check["holds"]} == {check["check"] for check in content["correct"]}
-    assert len(content["correct"]) == 6
+    assert len(content["correct"]) == 7
     sides = content["speed"][0]["sides"]
     assert {"student", "teacher", "kdzoo", "kdzoo_sweep", "kdzoo_cold", "kdzoo_warm", "kdzoo_stacked of 4", "plain_kernels"} <= sides.keys()
+    precisions = [cell["name"].rpartition(" ")[2] for cell in content["filled"]]
+    assert precisions == ["float32", "bfloat16"]
+    for cell in content["filled"]:
+        assert {"student", "kdzoo_warm of 1", "kdzoo_stacked of 4"} == cell["sides"].keys()
+        assert cell["left_out"].keys() == {"kdzoo_graphs of 1", "kdzoo_stacked_graphs of 4"}  # for want of a GPU
+    (jobs,) = content["jobs"]
+    assert jobs["left_out"] == {}
+    assert jobs["of"].keys() == {"1 process", "2 processes", "a stack of students"}
+    assert jobs["best"] in jobs["of"]
     for side in sides.values():
         assert side["images_per_second"] == pytest.approx(side["runs"] * 16 / side["step_seconds"])
     assert content["bounds"][0]["of"]["kdzoo"]["operators"] > 100
