@@ -114,7 +114,7 @@ def test_a_result_with_a_field_too_few_or_too_many_is_not_written(folder):
 def test_a_result_of_a_later_schema_is_neither_read_nor_taken_for_damaged(folder):
     (folder.path / "result.json").write_text(json.dumps({**whole_result(folder), "schema": SCHEMA + 1}))
     for read in (folder.result, folder.state, lambda: read_record(folder)):
-        with pytest.raises(NewerSchema, match=r"result\.json: schema 5 is newer than this kdzoo reads \(4\); update kdzoo"):
+        with pytest.raises(NewerSchema, match=r"result\.json: schema 6 is newer than this kdzoo reads \(5\); update kdzoo"):
             read()
 
 
