@@ -73,7 +73,7 @@ def problems_of_filling(options: ExecutionSpec) -> Iterator[str]:
     if options.jobs is not None or options.stack_students:
         yield "fill_gpu: chooses jobs and stack_students itself; leave them out"
     if options.launcher in (*ELSEWHERE, "torchrun", "here") or options.processes_per_run > 1:
-        yield "fill_gpu: chooses how many processes of this machine train, each a part of the runs; take launcher local"
+        yield "fill_gpu: chooses how many processes of this machine train, each a part of the runs; take the launcher local"
 
 
 def measure(
