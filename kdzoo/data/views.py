@@ -212,23 +212,22 @@ def _draw_resized_crops(augment: Augment, samples: int, height: int, width: int,
 def apply_views(images: Tensor, views: Views, index: Tensor, augment: Augment, on_host: Tensor | None = None) -> Tensor:
     """Images, or maps, (B, C, H, W) as their views show them; `index` (B,), where the views are, says which samples they are.
 
-    on_host: the same index on the CPU, where RandAugment's operations are sorted; without it a GPU is asked for it.
+    on_host: the same index on the CPU, where operations and seeds are read; without it a GPU is asked for it.
     Cropped and flipped first, then timm's policy, colours, RandAugment's operations, cutout and erasing, then shifted in time and masked.
     """
-    device = images.device
+    device, there = images.device, index.cpu() if on_host is None else on_host
     augmented = _crop_and_flip(images, views, index, augment)
     if augment.auto_augment is not None and views.policy is not None and views.norm is not None:
-        augmented = apply_policy(augmented, augment.auto_augment, views.policy[index.to(views.policy.device)], views.norm.mean)
+        augmented = apply_policy(augmented, augment.auto_augment, views.policy[there], views.norm.mean)
     for name, factor in views.colours.items():
         augmented = COLOURS[name](augmented, factor[index].to(device))
     if views.operations is not None and views.levels is not None:
-        index_there = index.to(views.operations.device) if on_host is None else on_host
-        for operation, level in zip(views.operations[index_there].unbind(1), views.levels[index_there].unbind(1), strict=True):
+        for operation, level in zip(views.operations[there].unbind(1), views.levels[there].unbind(1), strict=True):
             augmented = apply_operation(augmented, operation, level)
     if views.cut is not None:
         augmented = cutout(augmented, views.cut[index].to(device), augment.cutout)
     if views.rectangles is not None and views.norm is not None:
-        augmented = _erase(augmented, views.rectangles[index], views.noise if views.noise is None else views.noise[index.cpu()], views.norm)
+        augmented = _erase(augmented, views.rectangles[index], None if views.noise is None else views.noise[there], views.norm)
     if views.shift is not None:
         augmented = shift_columns(augmented, views.shift[index].to(device))
     return augmented if views.masks is None else mask_stripes(augmented, views.masks[index].to(device))
