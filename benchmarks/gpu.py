@@ -42,7 +42,7 @@ from gpu_report import markdown
 from speed import FLOOR, Make
 from speed_clock import LeftOut
 from speed_report import SWEEP, machine
-from speed_setup import ALPHAS, RECIPE, TEMPERATURES, Setup
+from speed_setup import ALPHAS, RECIPE, TEMPERATURES, Precision, Setup
 
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.suite.plan.cohorts import groups_in_lockstep
@@ -249,7 +249,8 @@ def parts(settings: Settings, setups: list[Setup], data: Path) -> Iterable[Part]
     yield Part("correct", f"every method in {half}", 40, partial(checks.methods_step, settings.device, half, settings.methods))
     yield Part("correct", "quick bench", 30, partial(checks.quick_bench, settings.device))
     yield Part("speed", f"{first.pair} at {first.batch}", 45, partial(cell, first, settings))
-    for precision in ("float32", half):
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    for precision in precisions:
         own = replace(first, precision=precision)
         yield Part("filled", f"graphs and stacks of {first.pair} in {precision}", 60, partial(filled_cell, own, settings))
     for graphs in (True, False) if settings.device != "cpu" else (False,):
