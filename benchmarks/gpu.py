@@ -189,7 +189,11 @@ def jobs_cell(setup: Setup, settings: Settings, data: Path, *, graphs: bool) -> 
     settings_of_sweep = {"data": "cifar100", "data_root": str(data), "pairs": setup.pair, "methods": "hinton", "seeds": "1"}
     grid = {"temperatures": TEMPERATURES[: settings.sweep], "alphas": ALPHAS} if settings.plain else {"alphas": ALPHAS}
     with tempfile.TemporaryDirectory() as results:
-        made = plan(bench_config({**settings_of_sweep, **grid, "results": results, "recipe": RECIPE}, None))
+        made = plan(
+            bench_config(
+                {**settings_of_sweep, **grid, "results": results, "recipe": RECIPE, "set": {"recipe.batch_size": setup.batch}}, None
+            )
+        )
     options = WorkerOptions(device=settings.device, threads=settings.threads, graphs=graphs)
     group = max(groups_in_lockstep(made.students), key=len)
     tried = [*(Way(jobs) for jobs in settings.jobs), Way(1, stacked=True)]
