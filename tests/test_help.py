@@ -67,7 +67,7 @@ def test_help_names_no_types(kdzoo, narrow, words):
         assert "│ *    FILE        A Python file that registers methods. [required]" in page
 
 
-MANY_RUNS = {"--jobs", "-j", "--stack-students"}
+MANY_RUNS = {"--jobs", "-j", "--stack-students", "--fill-gpu"}
 """options that mean nothing where one run is trained"""
 
 
