@@ -35,17 +35,17 @@ class BatchedMembers:
         for member in self.active:
             member.begin_step(clock)
 
-    def compute_step(self, given: StepInputs) -> None:
+    def compute_step(self, step_inputs: StepInputs) -> None:
         """A step of every member that has not failed; one whose loss or its backward cannot be computed fails alone."""
         before = current_settings()
         losses_by_member: dict[int, Losses] = {}
         leaves: list[tuple[Tensor, Tensor]] = []
-        for number, outputs in enumerate(self._outputs(given.inputs[Pass.FIRST], given.batch)):
+        for number, outputs in enumerate(self._outputs(step_inputs.inputs[Pass.FIRST], step_inputs.batch)):
             member = self.members[number]
             if member.failure is not None:
                 continue
             with member.isolate_failure(before):
-                losses, its = _to_outputs(member, outputs, given.teacher, given.batch)
+                losses, its = _to_outputs(member, outputs, step_inputs.teacher, step_inputs.batch)
             if member.failure is None:
                 losses_by_member[number] = losses
                 leaves += its
@@ -55,7 +55,7 @@ class BatchedMembers:
         self.stack.share_gradients()
         for number, losses in losses_by_member.items():
             with self.members[number].isolate_failure(before):
-                self.members[number].update(losses, given.size)
+                self.members[number].update(losses, step_inputs.size)
 
     def end_step(self, samples: int) -> None:
         for member in self.active:

@@ -38,17 +38,17 @@ class Learner(Protocol):
     @property
     def active(self) -> list[Member]: ...
     def begin_step(self, clock: Progress) -> None: ...
-    def compute_step(self, given: StepInputs) -> None: ...
+    def compute_step(self, step_inputs: StepInputs) -> None: ...
     def end_step(self, samples: int) -> None: ...
     def layer_stream(self, step: int) -> AbstractContextManager[None]: ...
     def hold_steps(self) -> None: ...
 
 
-def learn(learner: Learner, given: StepInputs) -> None:
+def learn(learner: Learner, step_inputs: StepInputs) -> None:
     """A step as it comes."""
-    learner.begin_step(given.batch.clock)
-    learner.compute_step(given)
-    learner.end_step(given.size)
+    learner.begin_step(step_inputs.batch.clock)
+    learner.compute_step(step_inputs)
+    learner.end_step(step_inputs.size)
 
 
 class WatchedClock(Progress):
@@ -101,28 +101,28 @@ class StepGraphs:
             learner.hold_steps()
             self._recordable.add(learner)
 
-    def take(self, given: StepInputs) -> None:
+    def take(self, step_inputs: StepInputs) -> None:
         """Put a whole batch where recorded steps read it."""
-        if len(given.batch.index) != self._block:
+        if len(step_inputs.batch.index) != self._block:
             return
-        if self._buffers is None or not self._buffers.fit(given):
-            self._buffers = _Buffers(given)
+        if self._buffers is None or not self._buffers.fit(step_inputs):
+            self._buffers = _Buffers(step_inputs)
             self._recordings = {}
         else:
-            self._buffers.fill(given)
+            self._buffers.fill(step_inputs)
 
-    def learn(self, learner: Learner, given: StepInputs) -> None:
+    def learn(self, learner: Learner, step_inputs: StepInputs) -> None:
         """A step of one of the learners on the batch that was taken last."""
         if not learner.active or learner.active[0].numbers is None:
-            learn(learner, given)
+            learn(learner, step_inputs)
             return
-        learner.begin_step(given.batch.clock)
-        with learner.layer_stream(given.batch.clock.step):
-            if learner in self._recordable and len(given.batch.index) == self._block:
-                self._compute(learner, given)
+        learner.begin_step(step_inputs.batch.clock)
+        with learner.layer_stream(step_inputs.batch.clock.step):
+            if learner in self._recordable and len(step_inputs.batch.index) == self._block:
+                self._compute(learner, step_inputs)
             else:
-                learner.compute_step(given)
-        learner.end_step(given.size)
+                learner.compute_step(step_inputs)
+        learner.end_step(step_inputs.size)
 
     def records(self, member: Member) -> bool:
         """Whether a member's steps are replayed."""
@@ -133,11 +133,11 @@ class StepGraphs:
         notes, self.notes = self.notes, []
         return notes
 
-    def _compute(self, learner: Learner, given: StepInputs) -> None:
+    def _compute(self, learner: Learner, step_inputs: StepInputs) -> None:
         assert self._buffers is not None
-        clock, runs = watched(given.batch.clock), tuple(member.run.id for member in learner.active)
+        clock, runs = watched(step_inputs.batch.clock), tuple(member.run.id for member in learner.active)
         recording = self._recordings.get(learner)
-        if recording is not None and recording.runs == runs and recording.epoch in (None, given.batch.clock.epoch):
+        if recording is not None and recording.runs == runs and recording.epoch in (None, step_inputs.batch.clock.epoch):
             recording.replay()
             return
         act = partial(learner.compute_step, self._buffers.at(clock))
@@ -153,13 +153,13 @@ class StepGraphs:
             if waits or "step" in clock.reads:
                 self._give_up(learner, f"{waits[0]} makes the host wait" if waits else "a loss looks at the number of the step")
             return
-        epoch = given.batch.clock.epoch if "epoch" in self._reads[learner] else None
+        epoch = step_inputs.batch.clock.epoch if "epoch" in self._reads[learner] else None
         streams = [stream for member in learner.active for stream in member.objective.streams.values()]
         try:
             self._recordings[learner] = _Recording(runs, epoch, self._recorder.record(act, streams))
         except RuntimeError as error:
             self._give_up(learner, first_line(error))
-            learner.compute_step(given)
+            learner.compute_step(step_inputs)
 
     def _give_up(self, learner: Learner, why: str) -> None:
         self._recordable.discard(learner)
@@ -186,38 +186,38 @@ def why_not_recorded(members: Sequence[Member]) -> str | None:
     return None
 
 
-def _tensors(given: StepInputs) -> Iterator[tuple[str, Tensor]]:
+def _tensors(step_inputs: StepInputs) -> Iterator[tuple[str, Tensor]]:
     """Every tensor that a step reads, by name, each once."""
-    named = [(str(which), images) for which, images in given.inputs.items()]
-    named += given.batch.tensors()
-    named += named_tensors("the teacher's", given.teacher or Outputs(owner="teacher"), without=Need.NETWORK | Need.CLASSIFIER)
+    named = [(str(which), images) for which, images in step_inputs.inputs.items()]
+    named += step_inputs.batch.tensors()
+    named += named_tensors("the teacher's", step_inputs.teacher or Outputs(owner="teacher"), without=Need.NETWORK | Need.CLASSIFIER)
     yield from {id(tensor): (name, tensor) for name, tensor in named}.values()
 
 
 class _Buffers:
     """The tensors of a whole batch, at places that stay."""
 
-    def __init__(self, given: StepInputs) -> None:
-        copies = {id(tensor): tensor.clone() for _, tensor in _tensors(given)}
+    def __init__(self, step_inputs: StepInputs) -> None:
+        copies = {id(tensor): tensor.clone() for _, tensor in _tensors(step_inputs)}
 
         def copy_of(tensor: Tensor) -> Tensor:
             return copies[id(tensor)]
 
-        self._layout = _layout(given)
+        self._layout = _layout(step_inputs)
         self._tensors = list(copies.values())
         self._given = StepInputs(
-            {which: copy_of(images) for which, images in given.inputs.items()},
-            None if given.teacher is None else given.teacher.map(copy_of),
-            given.batch.map(copy_of),
-            given.size,
+            {which: copy_of(images) for which, images in step_inputs.inputs.items()},
+            None if step_inputs.teacher is None else step_inputs.teacher.map(copy_of),
+            step_inputs.batch.map(copy_of),
+            step_inputs.size,
         )
 
-    def fit(self, given: StepInputs) -> bool:
+    def fit(self, step_inputs: StepInputs) -> bool:
         """Whether another batch has the same tensors in it."""
-        return self._layout == _layout(given)
+        return self._layout == _layout(step_inputs)
 
-    def fill(self, given: StepInputs) -> None:
-        torch._foreach_copy_(self._tensors, [tensor for _, tensor in _tensors(given)])
+    def fill(self, step_inputs: StepInputs) -> None:
+        torch._foreach_copy_(self._tensors, [tensor for _, tensor in _tensors(step_inputs)])
 
     def at(self, clock: Progress) -> StepInputs:
         """What lies in the buffers, with a clock."""
@@ -226,5 +226,5 @@ class _Buffers:
         return replace(self._given, batch=batch)
 
 
-def _layout(given: StepInputs) -> list[tuple[str, torch.Size, torch.dtype]]:
-    return [(name, tensor.shape, tensor.dtype) for name, tensor in _tensors(given)]
+def _layout(step_inputs: StepInputs) -> list[tuple[str, torch.Size, torch.dtype]]:
+    return [(name, tensor.shape, tensor.dtype) for name, tensor in _tensors(step_inputs)]

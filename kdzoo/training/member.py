@@ -154,9 +154,9 @@ class Member:
         self.set_rates(clock.steps)
         self.objective.set_step(clock)
 
-    def compute_step(self, given: StepInputs) -> None:
+    def compute_step(self, step_inputs: StepInputs) -> None:
         """All that the device does in a step; of the host's numbers it reads those alone that `begin_step` sets and the clock's."""
-        self.descend(self.losses(given.inputs, given.teacher, given.batch, given.size), given.size)
+        self.descend(self.losses(step_inputs.inputs, step_inputs.teacher, step_inputs.batch, step_inputs.size), step_inputs.size)
 
     def set_rates(self, steps: int) -> None:
         """Set the learning rate of the next step."""

@@ -48,17 +48,17 @@ def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, 
     learn_batch(cohort, StepInputs(inputs, teacher, batch, loaded.size))
 
 
-def learn_batch(cohort: Cohort, given: StepInputs) -> None:
+def learn_batch(cohort: Cohort, step_inputs: StepInputs) -> None:
     """One step of every member on what it is given."""
     before = current_settings()
     if cohort.graphs is not None:
-        cohort.graphs.take(given)
+        cohort.graphs.take(step_inputs)
     learn_as_due = learn if cohort.graphs is None else cohort.graphs.learn
     if cohort.batched is not None:
-        learn_as_due(cohort.batched, given)
+        learn_as_due(cohort.batched, step_inputs)
     for member in cohort.unbatched:
         with member.isolate_failure(before):
-            learn_as_due(member, given)
+            learn_as_due(member, step_inputs)
         refuse_to_go_on_alone(cohort, member)
 
 
