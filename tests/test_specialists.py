@@ -126,6 +126,18 @@ def test_classes_that_are_predicted_together_make_a_specialist():
         confusable_classes(log_probs, 11, 10)
 
 
+def test_classes_that_are_seldom_named_make_specialists_as_the_others_do():
+    """Half of the groups have 20 % of the probability in their images, the others 90 %."""
+    random, groups = np.random.default_rng(0), [tuple(range(first, first + 5)) for first in range(0, 40, 5)]
+    shares = [0.9] * 4 + [0.2] * 4
+    predictions = []
+    for which in random.integers(8, size=2000):
+        row = np.full(40, (1 - shares[which]) / 40)
+        row[list(groups[which])] += shares[which] * random.dirichlet([0.5] * 5)
+        predictions.append(row)
+    assert set(confusable_classes(torch.from_numpy(np.array(predictions)).log(), 8, 5)) == set(groups)
+
+
 def test_a_specialist_learns_its_own_classes_and_a_dustbin_half_and_half():
     targets = torch.arange(10).repeat_interleave(20)
     own = (7, 2)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdzoo.errors import InputError
@@ -28,10 +29,11 @@ def class_covariance(log_probs: Tensor) -> Tensor:
 def confusable_classes(log_probs: Tensor, count: int, size: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:
     """The classes of `count` specialists, `size` each in ascending order, from a generalist's log-probabilities (N, K).
 
-    K-means on the columns of `class_covariance`, as in the paper, which needs no labels; a specialist takes the `size` classes
-    whose columns lie nearest to a cluster's centre, so that a class may have no specialist or several, as there (61 specialists
-    of 300 among 15,000 classes). Raises InputError for more clusters than classes, and for a specialist of fewer than two
-    classes or of all.
+    K-means on the columns of `class_covariance`, as in the paper, which needs no labels. Columns have unit length here: with their own
+    length, classes that the generalist seldom names, whose columns are short, lie near every centre, and one set of hard classes
+    became the bulk of every specialist. A specialist takes the `size` classes whose columns lie nearest to a cluster's centre, so
+    that a class may have no specialist or several, as there (61 specialists of 300 among 15,000 classes). Raises InputError for more
+    clusters than classes, and for a specialist of fewer than two classes or of all.
     """
     classes = log_probs.shape[1]
     problems = []
@@ -43,7 +45,7 @@ def confusable_classes(log_probs: Tensor, count: int, size: int, seed: int = 0) 
         raise InputError(*problems)
     from sklearn.cluster import KMeans
 
-    columns = class_covariance(log_probs).numpy()
+    columns = F.normalize(class_covariance(log_probs), dim=0).T.numpy()
     distances = torch.from_numpy(KMeans(count, n_init=10, random_state=seed).fit(columns).transform(columns))  # (K, count)
     nearest = distances.argsort(dim=0, stable=True)[:size].T
     return tuple(tuple(sorted(row)) for row in nearest.tolist())
