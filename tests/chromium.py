@@ -17,7 +17,7 @@ OPTIONS = (
     "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND",
 )  # fmt: skip
-PATIENCE = 60
+PATIENCE = 120
 """seconds that a page may take on a machine with much else to do"""
 
 

@@ -72,13 +72,18 @@ def test_nothing_is_requested_nothing_goes_wrong_and_the_page_is_no_wider_than_t
     assert browser.run(f"return {captions}.every({inside})"), "a caption is cut off"
 
 
+ALL = tuple(runs.parent.name for runs in sorted(RESULTS.glob("*/runs")))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dark", [False, True])
-def test_the_benches_of_the_results_stand_on_one_page(browser, tmp_path, dark):
+@pytest.mark.parametrize(
+    ("benches", "width", "dark", "largest"), [(("digits", "zoo_digits"), 1400, False, 2.5e6), (ALL, 390, True, 6e6)], ids=["two", "all"]
+)
+def test_the_benches_of_the_results_stand_on_one_page(browser, tmp_path, benches, width, dark, largest):
     page = tmp_path / "results.html"
-    page.write_text(build_page([RESULTS / name for name in ("digits", "zoo_digits")]), encoding="utf-8")
-    assert page.stat().st_size < 2.5e6
-    browser.open(page, 390 if dark else 1400, dark)
+    page.write_text(build_page([RESULTS / name for name in benches]), encoding="utf-8")
+    assert page.stat().st_size < largest
+    browser.open(page, width, dark)
     assert browser.messages() == []
     assert browser.requests() == [page.as_uri()]
     assert browser.run("return document.querySelectorAll('.rows_marks').length") == browser.run(
