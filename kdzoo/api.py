@@ -228,7 +228,7 @@ def _plain(value: Any) -> Any:
 
 
 def _modules(keywords: dict[str, Any]) -> Modules:
-    """Take the modules out of `given`, and put their names there."""
+    """Take the modules out of `keywords`, and put their names there."""
     modules: dict[str, nn.Module] = {}
     for role in ("teacher", "student"):
         module = keywords.get(role)

@@ -28,6 +28,7 @@ from kdzoo.suite.run import accelerators
 from kdzoo.suite.run.prepare import prepare
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
+from kdzoo.training.member import Member
 from kdzoo.training.train import Stopped
 
 GRAPHS = WorkerOptions(graphs=True)
@@ -221,6 +222,28 @@ def test_a_recorder_that_fails_costs_the_run_nothing(tmp_path, monkeypatch):
     assert {note.partition(": ")[2] for note in notes} == {
         "trained without CUDA graphs: an operation is not permitted when the stream is capturing"
     }
+    assert differences(plain, recorded) == []
+
+
+@pytest.mark.parametrize("stack_students", [False, True])
+def test_what_breaks_off_after_its_backward_leaves_no_gradient_and_fails_no_run_of_a_stack(tmp_path, monkeypatch, stack_students):
+    """Without batch norm, whose statistics the forward of a real recording would leave alone."""
+
+    class BreakingOff(Tape):
+        def record(self, act, streams):
+            def refuse(*_):
+                raise RuntimeError("an operation is not permitted when the stream is capturing")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Member, "update", refuse)
+                act()
+
+    monkeypatch.setattr(accelerators, "recorder_of", lambda device: BreakingOff())
+    options = {"pairs": "mlp_64_64/mlp_32", "methods": "hinton,dkd"}
+    plain, recorded = (planned(tmp_path / name, **options) for name in ("plain", "recorded"))
+    train(plain, WorkerOptions(stack_students=stack_students))
+    notes = train(recorded, GRAPHS.model_copy(update={"stack_students": stack_students}))
+    assert {note.partition("graphs: ")[2] for note in notes} == {"an operation is not permitted when the stream is capturing"}
     assert differences(plain, recorded) == []
 
 

@@ -51,7 +51,7 @@ POLICIES: Mapping[str, Mapping[str, Section]] = {
         "m": Section(3, 0, 10),
         "w": Section(3, 1, 10),
         "d": Section(-1, 1, 10),
-        "a": Section(1.0, 0.001, 100, whole=False),
+        "a": Section(1.0, 0.1, 100, whole=False),
         "b": Section(0, 0, 1),
         "mstd": Section(math.inf, 0, 9999, whole=False),
     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -38,13 +38,20 @@ class BatchedMembers:
     def compute_step(self, step_inputs: StepInputs) -> None:
         """A step of every member that has not failed; one whose loss or its backward cannot be computed fails alone."""
         before = current_settings()
+        self._compute(step_inputs, lambda member: member.isolate_failure(before))
+
+    def compute_unguarded(self, step_inputs: StepInputs) -> None:
+        """The same, but that an exception ends the step: what cannot be recorded is no failure of a member."""
+        self._compute(step_inputs, lambda member: nullcontext())
+
+    def _compute(self, step_inputs: StepInputs, guard: Callable[[Member], AbstractContextManager[None]]) -> None:
         losses_by_member: dict[int, Losses] = {}
         leaves: list[tuple[Tensor, Tensor]] = []
         for number, outputs in enumerate(self._outputs(step_inputs.inputs[Pass.FIRST], step_inputs.batch)):
             member = self.members[number]
             if member.failure is not None:
                 continue
-            with member.isolate_failure(before):
+            with guard(member):
                 losses, its = _to_outputs(member, outputs, step_inputs.teacher, step_inputs.batch)
             if member.failure is None:
                 losses_by_member[number] = losses
@@ -54,8 +61,15 @@ class BatchedMembers:
         torch.autograd.backward([output for output, _ in leaves], [gradient for _, gradient in leaves])
         self.stack.share_gradients()
         for number, losses in losses_by_member.items():
-            with self.members[number].isolate_failure(before):
+            with guard(self.members[number]):
                 self.members[number].update(losses, step_inputs.size)
+
+    def clear_gradients(self) -> None:
+        """Forget what a backward that was broken off has left."""
+        for member in self.members:
+            member.clear_gradients()
+        for stacked in self.stack.parameters.values():
+            stacked.grad = None
 
     def end_step(self, samples: int) -> None:
         for member in self.active:

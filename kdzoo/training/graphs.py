@@ -42,6 +42,8 @@ class Learner(Protocol):
     def end_step(self, samples: int) -> None: ...
     def layer_stream(self, step: int) -> AbstractContextManager[None]: ...
     def hold_steps(self) -> None: ...
+    def compute_unguarded(self, step_inputs: StepInputs) -> None: ...
+    def clear_gradients(self) -> None: ...
 
 
 def learn(learner: Learner, step_inputs: StepInputs) -> None:
@@ -156,9 +158,11 @@ class StepGraphs:
         epoch = step_inputs.batch.clock.epoch if "epoch" in self._reads[learner] else None
         streams = [stream for member in learner.active for stream in member.objective.streams.values()]
         try:
-            self._recordings[learner] = _Recording(runs, epoch, self._recorder.record(act, streams))
+            unguarded = partial(learner.compute_unguarded, self._buffers.at(clock))
+            self._recordings[learner] = _Recording(runs, epoch, self._recorder.record(unguarded, streams))
         except RuntimeError as error:
             self._give_up(learner, first_line(error))
+            learner.clear_gradients()  # of a backward that was recorded in part nothing was computed
             learner.compute_step(step_inputs)
 
     def _give_up(self, learner: Learner, why: str) -> None:

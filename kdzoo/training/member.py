@@ -197,6 +197,14 @@ class Member:
         joint = losses if self.processes is None else self.processes.mean(losses)
         self.tally.add(joint, samples, self.step if self.numbers is None else self.numbers.step.tensor)
 
+    def compute_unguarded(self, step_inputs: StepInputs) -> None:
+        """The same: what a step raises is dealt with by its caller."""
+        self.compute_step(step_inputs)
+
+    def clear_gradients(self) -> None:
+        """Forget what a backward that was broken off has left."""
+        self.optimizer.zero_grad(set_to_none=True)
+
     def end_step(self, samples: int) -> None:
         """The moving average, and what the host counts."""
         if self.average is not None:

@@ -76,7 +76,7 @@ def train_specialist(generalist: Network, images: Subset, classes: Sequence[int]
         pixels = fetch(images.images, [places[index].to(images.images.device) for index in order], device)
         for number, (index, batch) in enumerate(zip(order, pixels, strict=True), start=epoch * each):
             at = index.to(device)
-            inputs: Tensor = generalist.normalise(apply_views(batch, views, at, recipe.augment))
+            inputs: Tensor = generalist.normalise(apply_views(batch, views, at, recipe.augment, on_host=at))
             for group in sgd.param_groups:
                 group["lr"] = learning_rate(recipe, number, each * recipe.epochs) * group["lr_factor"]
             sgd.zero_grad()

@@ -47,13 +47,20 @@ def _answer(requests: TextIO, answers: TextIO, folder: Path) -> None:
         cohort, given = prepare(json.loads(requests.readline()), folder)
         for _ in range(WARM_UP_STEPS):
             learn_batch(cohort, given)
-        if failures := [member.failure for member in cohort.members if member.failure is not None]:
-            raise RuntimeError(failures[0].splitlines()[-1])
+        refuse_failures(cohort)
         _say(answers, ready=True)
         requests.readline()
-        _say(answers, seconds=seconds_of_a_step(cohort, given))
+        seconds = seconds_of_a_step(cohort, given)
+        refuse_failures(cohort)  # a step of runs that have failed meanwhile would be the shortest
+        _say(answers, seconds=seconds)
     except Exception as error:  # whatever it is, this way cannot be taken
         _say(answers, why=first_line(error))
+
+
+def refuse_failures(cohort: Cohort) -> None:
+    """Raises RuntimeError with the last line of the first failure, where a run has failed."""
+    if failures := [member.failure for member in cohort.members if member.failure is not None]:
+        raise RuntimeError(failures[0].splitlines()[-1])
 
 
 def prepare(request: dict[str, Any], folder: Path) -> tuple[Cohort, StepInputs]:

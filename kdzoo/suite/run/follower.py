@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from kdzoo.contract.plugins import load_plugins
+from kdzoo.models.kernels import set_kernels
 from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Event
 from kdzoo.suite.run.accelerators import attach_accelerators
@@ -61,6 +62,7 @@ def follow(task: FollowerTask, state: WorkerState, processes: Processes) -> None
     """Train a cohort with the leader; nothing is told or written here."""
     load_plugins(task.plugins)
     torch.set_num_threads(task.options.threads)
+    set_kernels(task.options)
     execution = Placement(task.options)
     located_runs = [LocatedRun.read(task.store.run(run_id)) for run_id in task.ids]
     dataset, splits = state.data(located_runs[0], task.options)

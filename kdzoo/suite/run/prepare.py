@@ -121,7 +121,8 @@ def fill(prepared: Prepared, missing: Sequence[PlannedRun]) -> Prepared:
     """The same, executed in the way that fills a device best, with a note on what was measured of the largest of its cohorts."""
     config, gpus = prepared.config, prepared.gpus
     found = measure(max(groups_in_lockstep(missing), key=len), prepared.options, config.plugin, gpus[:1])
-    chosen = config.model_copy(update={"jobs": found.best.jobs * max(len(gpus), 1), "stack_students": found.best.stacked})
+    choice = {"fill_gpu": False, "jobs": found.best.jobs * max(len(gpus), 1), "stack_students": found.best.stacked}
+    chosen = config.model_copy(update=choice)
     plan = replace(prepared.plan, notes=(*prepared.plan.notes, str(found)))
     return schedule(chosen, plan, prepared.options.device, prepared.options.wandb, prepared.states)
 
@@ -145,7 +146,7 @@ def configure(options: Mapping[str, Any], file: Path | None = None, modules: Mod
         problems = list(error.problems)
         if error.rest is not None:
             with collect_problems(problems):
-                prepare(error.rest, modules)
+                prepare(error.rest.model_copy(update={"fill_gpu": False}), modules)  # its problems alone: nothing is measured
         raise InputError(*problems) from error
 
 
