@@ -37,12 +37,12 @@ def apply_policy(images: Tensor, text: str, seeds: Tensor, mean: Sequence[float]
     colour = tuple(min(FULL, round(FULL * share)) for share in (mean if len(mean) > 1 else [*mean] * images.shape[1]))
     policy = _build(timm_file, text, {"translate_const": int(min(images.shape[-2:]) * TRANSLATION), "img_mean": colour})
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-    seen = np.empty_like(pixels)
+    augmented = np.empty_like(pixels)
     for number, seed in enumerate(seeds.tolist()):
         draws.start(seed)
         image = Image.fromarray(pixels[number] if pixels.shape[3] == 3 else pixels[number, :, :, 0])
-        seen[number] = np.asarray(policy(image)).reshape(pixels[number].shape)
-    return torch.from_numpy(seen).permute(0, 3, 1, 2).contiguous().to(images.device)
+        augmented[number] = np.asarray(policy(image)).reshape(pixels[number].shape)
+    return torch.from_numpy(augmented).permute(0, 3, 1, 2).contiguous().to(images.device)
 
 
 def policy_versions() -> dict[str, str]:
@@ -82,7 +82,7 @@ def _load_file(draws: _Draws) -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     vars(module).update(random=draws.python, np=_Numpy(draws.numpy))
-    module.NAME_TO_OP.update({name: _posterise_or_black for name, made in module.NAME_TO_OP.items() if made is module.posterize})
+    module.NAME_TO_OP.update({name: _posterise_or_black for name, operation in module.NAME_TO_OP.items() if operation is module.posterize})
     return module
 
 

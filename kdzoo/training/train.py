@@ -49,7 +49,7 @@ def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, 
 
 
 def learn_batch(cohort: Cohort, step_inputs: StepInputs) -> None:
-    """One step of every member on what it is given."""
+    """One step of every member on a batch and the teacher's outputs for it."""
     before = current_settings()
     if cohort.graphs is not None:
         cohort.graphs.take(step_inputs)

@@ -44,13 +44,13 @@ def main(requests: TextIO, answers: TextIO) -> None:
 
 def _answer(requests: TextIO, answers: TextIO, folder: Path) -> None:
     try:
-        cohort, given = prepare(json.loads(requests.readline()), folder)
+        cohort, step_inputs = prepare(json.loads(requests.readline()), folder)
         for _ in range(WARM_UP_STEPS):
-            learn_batch(cohort, given)
+            learn_batch(cohort, step_inputs)
         refuse_failures(cohort)
         _say(answers, ready=True)
         requests.readline()
-        seconds = seconds_of_a_step(cohort, given)
+        seconds = seconds_of_a_step(cohort, step_inputs)
         refuse_failures(cohort)  # a step of runs that have failed meanwhile would be the shortest
         _say(answers, seconds=seconds)
     except Exception as error:  # whatever it is, this way cannot be taken
@@ -90,11 +90,11 @@ def prepare(request: dict[str, Any], folder: Path) -> tuple[Cohort, StepInputs]:
     return cohort, StepInputs(inputs, None if teacher_answers is None else teacher_answers.at(loaded.positions, inputs), batch, loaded.size)
 
 
-def seconds_of_a_step(cohort: Cohort, given: StepInputs) -> float:
+def seconds_of_a_step(cohort: Cohort, step_inputs: StepInputs) -> float:
     """The mean by the clock over LEAST_STEPS or more, which take LEAST_SECONDS together."""
     steps, began = 0, time.perf_counter()
     while steps < LEAST_STEPS or time.perf_counter() - began < LEAST_SECONDS:
-        learn_batch(cohort, given)
+        learn_batch(cohort, step_inputs)
         if cohort.execution.device.type == "cuda":
             torch.cuda.synchronize(cohort.execution.device)
         steps += 1
