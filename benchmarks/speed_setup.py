@@ -19,6 +19,7 @@ from kdzoo.data.split import split
 from kdzoo.models.build import build_network
 from kdzoo.models.checkpoints import read_state
 from kdzoo.models.measure import NetworkCost, network_cost
+from kdzoo.models.names import load_zoo
 from kdzoo.models.placement import Placement
 from kdzoo.models.weights import file_sha256, load_state, save_student
 from kdzoo.runs.options import WorkerOptions
@@ -156,6 +157,7 @@ def teacher_file(name: str, images: Dataset, seed: int, folder: Path) -> Path:
 def plain_networks(setup: Setup) -> tuple[nn.Module, nn.Module]:
     """The same two architectures as the timm models they are: a frozen teacher with the same weights, and a new student."""
     wanted = {"num_classes": setup.classes, "in_chans": setup.images.channels}
+    load_zoo()
     teacher, student = (timm.create_model(name, **wanted) for name in (setup.teacher, setup.student))
     path = teacher_file(setup.teacher, setup.images, 0, setup.scratch)
     load_state(teacher, read_state(path), str(path))

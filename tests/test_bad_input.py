@@ -184,7 +184,9 @@ def weights(name: str, classes: int, path: Path) -> Path:
     import timm
     import torch
 
-    import kdzoo.models.names  # noqa: F401  (registers kdzoo's networks)
+    from kdzoo.models.names import load_zoo
+
+    load_zoo()
 
     torch.manual_seed(0)
     torch.save(timm.create_model(name, num_classes=classes, in_chans=1).state_dict(), path)

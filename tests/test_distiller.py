@@ -30,6 +30,7 @@ from kdzoo.distiller.clock import LoopClock
 from kdzoo.models.forward import outputs
 from kdzoo.models.identity import module_name
 from kdzoo.models.measure import measure_shapes
+from kdzoo.models.names import load_zoo
 from kdzoo.models.network import Network, freeze
 from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import generator
@@ -66,6 +67,7 @@ def refusal(*networks: nn.Module | None, **keywords: object) -> str:
 @cache
 def pair() -> Modules:
     """The two networks of the default bench, untrained, as modules of a user's own."""
+    load_zoo()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         made = [timm.create_model(name, num_classes=10, in_chans=1) for name in ("digits_student", "digits_teacher")]
@@ -424,6 +426,7 @@ def test_what_it_draws_is_another_in_each_step_and_the_same_for_a_seed():
 
 
 def timm_nets(size: int) -> tuple[nn.Module, nn.Module]:
+    load_zoo()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         student, teacher = (timm.create_model(name, num_classes=5, in_chans=3) for name in ("digits_student", "digits_teacher"))

@@ -25,6 +25,7 @@ from kdzoo.cli.app import status_of
 from kdzoo.contract.needs import Need
 from kdzoo.contract.register import register
 from kdzoo.errors import InputError, WorkFailed
+from kdzoo.models.names import load_zoo
 from kdzoo.models.request import pretrained_by_default
 from kdzoo.runs.costs import RunCost, keep_costs, read_costs
 from kdzoo.runs.events import Note
@@ -60,6 +61,7 @@ def write_images(folder: Path, classes: int = 4, each: int = 70) -> Path:
 
 def foreign_teacher(folder: Path) -> Path:
     """Weights of a network for nine classes."""
+    load_zoo()
     torch.manual_seed(0)
     file = folder / "my_wrn.pth"
     torch.save(timm.create_model("wrn_16_2", num_classes=9).state_dict(), file)
@@ -190,8 +192,6 @@ def test_a_verdict_on_networks_with_long_names_has_lines_of_its_own_for_each():
 
 @pytest.mark.slow
 def test_from_a_folder_and_a_foreign_teacher_to_a_small_network_for_plain_timm(tmp_path):
-    import kdzoo.models.names  # noqa: F401  registers the networks of which a teacher is made here
-
     photos, out, said = write_images(tmp_path / "photos"), tmp_path / "small", []
     teacher = f"wrn_16_2:{foreign_teacher(tmp_path)}"
     options = {
@@ -488,6 +488,7 @@ def test_where_the_time_is_over_early_the_students_of_the_best_validation_epochs
     assert said in (tmp_path / "out/README.md").read_text()
     assert said in (tmp_path / "out/report.html").read_text()
 
+    load_zoo()
     model = timm.create_model("resnet8", num_classes=4, checkpoint_path=str(tmp_path / "out/student.safetensors"))
     names = json.loads((tmp_path / "out/classes.json").read_text())
     assert list(names.values()) == list(verdict.classes)

@@ -17,6 +17,7 @@ import kdzoo as zoo
 from kdzoo.data.class_names import difference, same_classes
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
+from kdzoo.models.names import load_zoo
 from kdzoo.models.network import freeze
 from kdzoo.models.normalisation import USUAL
 from kdzoo.runs.options import WorkerOptions
@@ -155,6 +156,7 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
     from kdzoo.training.run_teacher import load_teacher
 
     torch.manual_seed(0)
+    load_zoo()
     module = fitted(timm.create_model("digits_teacher", num_classes=10, in_chans=1), lambda x: x - 128.0)
     torch.save({"state_dict": module.state_dict(), "args": argparse.Namespace(lr=0.1)}, place / "t@1.pth")
 

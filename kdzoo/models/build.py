@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import timm
 import torch
 from huggingface_hub import constants as hub
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from kdzoo.errors import InputError
 from kdzoo.models.checkpoints import read_state
 from kdzoo.models.examine import Head, examine
-from kdzoo.models.names import code_of, is_known, require_network_name
+from kdzoo.models.names import code_of, make_known, published_config, require_network_name
 from kdzoo.models.network import Network, heads_of
 from kdzoo.models.state_names import common_prefix
 from kdzoo.models.text import build_text_network
@@ -114,7 +113,7 @@ def _norm_of_channels(spec: NetworkSpec, channels: int) -> tuple[tuple[float, ..
 
 def _channels_of(name: str, state: Mapping[str, Tensor], channels: int) -> int:
     """The channels that weights take: grey images go to a network of three, repeated; anything else must fit."""
-    config = timm.get_pretrained_cfg(name) if is_known(name) else None
+    config = published_config(name)
     first = state.get(f"{config.first_conv}.weight") if config is not None else None
     return 3 if channels == 1 and first is not None and first.ndim == 4 and first.shape[1] == 3 else channels
 
@@ -143,7 +142,7 @@ def _lacks_head(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
 def creation_options(spec: NetworkSpec, channels: int, side: int) -> dict[str, Any]:
     """What timm.create_model is called with for a network of a specification, beside its name and `pretrained`."""
     pretrained = spec.start == "pretrained"
-    config = timm.get_pretrained_cfg(spec.name)
+    config = published_config(spec.name)
     options: dict[str, Any] = {"num_classes": spec.classes, "in_chans": 3 if pretrained else channels}
     if config is not None and config.fixed_input_size and not (pretrained and spec.image_size is None):
         options["img_size"] = side
@@ -152,8 +151,11 @@ def creation_options(spec: NetworkSpec, channels: int, side: int) -> dict[str, A
 
 def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Module:
     require_network_name(spec.name)
+    make_known(spec.name)
+    import timm
+
     pretrained = spec.start == "pretrained"
-    config = timm.get_pretrained_cfg(spec.name)
+    config = published_config(spec.name)
     options = creation_options(spec, channels, side)
     if pretrained and head == "kept" and config is not None and spec.classes not in (0, config.num_classes):
         raise InputError(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +57,8 @@ class Committee(nn.Module):
 
 def _at_random(count: int, size: int, architecture: str, *, num_classes: int = 1000, **options: Any) -> Committee:
     """Networks at random, for weights that are read into them."""
+    import timm
+
     specialists = [timm.create_model(architecture, num_classes=size + 1, **options) for _ in range(count)]
     generalist = timm.create_model(architecture, num_classes=num_classes, **options)
     return Committee(generalist, specialists, [range(size)] * count, [0.0] * count)
@@ -76,6 +77,8 @@ def members_of_name(name: str) -> tuple[int, int, str] | None:
 
 def register_committee(name: str, members: tuple[int, int, str]) -> None:
     """Make the network known to timm, which has to know its architecture."""
+    import timm
+
     base = timm.get_pretrained_cfg(members[2])
     keys = ("input_size", "fixed_input_size", "crop_pct", "num_classes")
     config = {} if base is None else {key: value for key, value in base.to_dict().items() if key in keys}  # type: ignore[no-untyped-call]

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 from pathlib import Path
 
-import timm
 import torch
 from torch import nn
 
@@ -26,6 +25,8 @@ def module_name(module: nn.Module) -> str:
 
 def identity(network: Network) -> str:
     """A digest of all that decides a network's outputs: its weights, its structure, its code, how it takes images."""
+    import timm  # here, since a plan reads names from this file alone
+
     digest = hashlib.sha256(repr(network).encode())
     for name, value in sorted({**network.state_dict(), **dict(network.named_buffers())}.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import timm
-
 from kdzoo.errors import InputError
+from kdzoo.models.names import published_config
 from kdzoo.models.weights import metadata_of
 from kdzoo.runs.licences import UNKNOWN, licence_in, of_all, parse_list, spelled
 
 
 def pretrained_licence(name: str) -> tuple[str, str]:
     """The name of timm's weights for a network, such as `resnet50.a1_in1k`, and their licence as timm's configuration says."""
-    config = timm.get_pretrained_cfg(name)
+    config = published_config(name)
     tag = None if config is None else config.tag
     return f"{name}.{tag}" if tag and "." not in name else name, spelled(None if config is None else config.license)
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
-
 from kdzoo.errors import InputError
 from kdzoo.models.checkpoints import load_plain_tensors
-from kdzoo.models.names import is_known, network_names
+from kdzoo.models.names import has_published_weights, is_known, network_names
 from kdzoo.models.normalisation import AUTO, normalisation_of
 from kdzoo.models.text_names import HF, keep_architecture, weights_in, with_layers
 from kdzoo.models.weights import metadata_of
@@ -90,7 +88,7 @@ def pretrained_by_default(text: str) -> str:
     if parse_network(text).start != "random" or ":" in _without_options(text)[0]:
         return text
     name, at, options = text.partition("@")
-    if is_known(name) and not timm.is_model_pretrained(name):
+    if is_known(name) and not has_published_weights(name):
         return text
     return f"{name}:pretrained{at}{options}"
 

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from timm.models import register_model
 from torch import Tensor, nn
 
 from kdzoo.contract.needs import Need
@@ -170,6 +169,7 @@ def _without_notices() -> Iterator[None]:
 
 def register_text_network(architecture: TextArchitecture) -> None:
     """Make the network known to timm, in whose lists all networks are."""
+    from timm.models import register_model
 
     def entrypoint(pretrained: bool = False, **options: Any) -> nn.Module:
         if pretrained:

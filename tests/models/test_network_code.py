@@ -1,5 +1,7 @@
 """The code of a user's network is part of what a run is: other code is another run, and is never trained under the old one's id."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -77,3 +79,25 @@ def test_a_class_and_a_partial_function_have_a_version() -> None:
     for name, build in {"code_of_a_class": Net, "code_of_a_partial": partial(Net, width=8)}.items():
         register_network(name, build)
         assert code_of(name)
+
+
+REPLACED = """
+import sys
+from timm.models import register_model
+from torch import nn
+
+@register_model
+def resnet8(pretrained=False, num_classes=10, in_chans=3, **options):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+
+from kdzoo.models.names import code_of, is_known, make_known
+import timm
+make_known("resnet8")
+print(is_known("resnet8"), code_of("resnet8") is not None, code_of("resnet20") is None, type(timm.create_model("resnet8")).__name__)
+"""
+
+
+def test_a_network_that_a_plugin_put_in_the_place_of_one_of_kdzoos_stays_and_is_told_by_its_code(place: Path) -> None:
+    (place / "replaced.py").write_text(REPLACED)
+    done = subprocess.run([sys.executable, "replaced.py"], cwd=place, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "True", "Sequential"]

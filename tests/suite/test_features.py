@@ -29,6 +29,7 @@ from kdzoo.data.split import split
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import measure_shapes, network_cost
+from kdzoo.models.names import load_zoo
 from kdzoo.models.network import freeze
 from kdzoo.models.normalisation import normalisation_of
 from kdzoo.models.placement import Placement
@@ -297,6 +298,7 @@ def test_the_tasks_own_loss_is_zero_whatever_the_labels_are():
 def test_the_students_file_is_one_that_timm_loads_without_a_classifier(bench):
     folder, _ = bench
     file = runs_of(folder, "pseudo_classes") / "student.safetensors"
+    load_zoo()
     model = timm.create_model("digits_student", num_classes=0, in_chans=1, checkpoint_path=str(file))
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 8)
     assert load_file(file).keys() == model.state_dict().keys()

@@ -7,6 +7,7 @@ import timm
 import torch
 from PIL import Image
 
+from kdzoo.models.names import load_zoo
 from kdzoo.runs.events import Event, TrainingBegun
 from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.plan.layers import bench_config
@@ -44,6 +45,7 @@ def test_a_failed_run_is_trained_again_with_a_teacher_that_moved_and_a_done_one_
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
     weights = tmp_path / "b.pth"
+    load_zoo()
     torch.save(timm.create_model("digits_teacher", num_classes=10, in_chans=1).state_dict(), weights)
     planned = prepared(tmp_path, weights).plan
     write_plan(planned)

@@ -1,6 +1,7 @@
 """What a bench says before torch is loaded, what its folder keeps of how it was made, and when it knows that nothing is left."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -223,3 +224,20 @@ def test_a_folders_stamp_is_that_of_its_files(tmp_path):
     (tmp_path / "a/two.png").write_bytes(b"2")
     assert stamp(tmp_path) != before
     assert stamp(tmp_path / "nowhere") == "gone"
+
+
+PLANNED = """
+import sys
+from kdzoo.cli.dry_run import print_plan
+from kdzoo.suite.plan.layers import bench_config
+
+print_plan(bench_config({"methods": "hinton,at"}, None), retry_failed=False)
+print(sorted({"torch", "timm", "torchvision", "wandb"} & set(sys.modules)))
+"""
+
+
+def test_the_plan_of_a_finished_bench_of_kdzoos_own_networks_imports_no_slow_library_but_torch(place):
+    shutil.copytree(Path(__file__).parents[2] / "results/digits", "results/digits")
+    done = subprocess.run([sys.executable, "-c", PLANNED], capture_output=True, text=True, check=True)
+    assert "21 done, 0 left" in done.stdout
+    assert done.stdout.splitlines()[-1] == "['torch']"

@@ -7,6 +7,7 @@ import timm
 import torch
 
 import kdzoo
+from kdzoo.models.names import load_zoo
 from kdzoo.suite.plan.cohorts import make_jobs
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.run.bench import run
@@ -28,6 +29,7 @@ OPTIONS = {
 
 def files(folder: Path) -> dict[str, Path]:
     """Two files of weights for the digits' teacher."""
+    load_zoo()
     found = {}
     for seed, name in enumerate(("one", "other")):
         torch.manual_seed(seed)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from kdzoo.errors import InputError
@@ -198,13 +197,19 @@ def init_fan_out_without_groups(network: nn.Module, *, linear_std: float | None 
 
 def register_networks(module: str, networks: Mapping[str, Callable[..., nn.Module]], config: Mapping[str, Any]) -> None:
     """Make networks known to timm under their names. They have no published weights: `pretrained=True` is an InputError."""
+    from timm.models import generate_default_cfgs, is_model, model_entrypoint, register_model
+
     configs = sys.modules[module].__dict__.setdefault("default_cfgs", {})
     configs.update(generate_default_cfgs({name: dict(config) for name in networks}))
     for name, build in networks.items():
+        if is_model(name) and model_entrypoint(name).__module__ != module:  # a plugin's, which came first, stays
+            continue
         register_model(_entrypoint(module, name, build))
 
 
 def _entrypoint(module: str, name: str, build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    from timm.models import build_model_with_cfg
+
     # timm looks up an entry point by __name__ and __module__, and hands it its own keywords besides the network's.
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         if pretrained:

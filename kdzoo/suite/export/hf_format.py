@@ -15,7 +15,7 @@ from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.export.reading import Reading, reading_of, tensor_code
 from kdzoo.suite.export.readme import Usage, readme
 from kdzoo.suite.export.student import Student
-from kdzoo.suite.export.timm_format import helpers, refuse_foreign, timm_creation
+from kdzoo.suite.export.timm_format import helpers, refuse_foreign, registration, timm_creation
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FROM_TIMM = ("classifier", "fixed_input_size", "pool_size")
@@ -82,6 +82,7 @@ def hf_usage(student: Student, reading: Reading) -> Usage:
     return Usage(
         imports=(*(() if student.embeds else ("import json", "")), "import timm", "import torch", *own, "", *code.imports),
         loading=(
+            *registration(student),
             f"model = {timm_creation(student, reading, WEIGHTS)}" if own else 'model = timm.create_model("local-dir:.", pretrained=True)',
             "model.eval()",
             *(() if student.embeds else read_classes),

@@ -10,7 +10,6 @@ from kdzoo.errors import InputError
 from kdzoo.models.build import creation_options
 from kdzoo.models.names import is_own
 from kdzoo.models.weights import save_student
-from kdzoo.models.zoo.mlp import widths_of
 from kdzoo.runs.atomic import write_bytes, write_json
 from kdzoo.suite.export.reading import Reading, reading_of, tensor_code
 from kdzoo.suite.export.readme import READ_CLASSES, Usage, readme
@@ -52,11 +51,15 @@ def refuse_foreign(student: Student) -> None:
 
 
 def helpers(student: Student) -> list[str]:
-    """The lines that make a student's network known to timm, beside timm's own imports."""
+    """The imports from kdzoo that building a student's network takes, beside timm's own."""
     spec = student.spec
-    lines = ["import kdzoo.models.names  # makes its networks known to timm"] if is_own(spec.name) else []
-    lines += [f"kdzoo.models.names.is_known({json.dumps(spec.name)})"] if widths_of(spec.name) else []
-    return lines + (["from kdzoo.models.zoo.stem import small_stem"] if spec.stem == "small" else [])
+    names = ["from kdzoo.models.names import make_known"] if is_own(spec.name) else []
+    return names + (["from kdzoo.models.zoo.stem import small_stem"] if spec.stem == "small" else [])
+
+
+def registration(student: Student) -> list[str]:
+    """The line that registers a student's network with timm, where it is kdzoo's own."""
+    return [f"make_known({json.dumps(student.spec.name)})  # to timm"] if is_own(student.spec.name) else []
 
 
 def timm_usage(student: Student, reading: Reading) -> Usage:
@@ -71,7 +74,7 @@ def timm_usage(student: Student, reading: Reading) -> Usage:
         *own,
         "",
     ]
-    loading = [f"model = {timm_creation(student, reading, None if small else WEIGHTS)}"]
+    loading = [*registration(student), f"model = {timm_creation(student, reading, None if small else WEIGHTS)}"]
     if small:
         loading += [f"small_stem(model, {json.dumps(student.spec.name)})", f"model.load_state_dict(load_file({json.dumps(WEIGHTS)}))"]
     answer = "model(image)[0]" if student.embeds else "classes[str(int(model(image).argmax()))]"
