@@ -132,6 +132,34 @@ def test_runs_without_a_curve_are_told_on_the_page_and_with_the_chart(tmp_path, 
     assert "4 runs have no curve" in said.err
 
 
+def test_a_loss_that_explodes_leaves_the_picture_and_is_named_and_flattens_no_other(tmp_path):
+    losses = {"none": [2.0, 1.0], "hinton": [2.2, 1.1], "at": [300.0, 3e4]}
+    for name, course in losses.items():
+        run = write(tmp_path / "b", objective(name), 0, val=0.8, test=0.8)
+        lines = [json.dumps({"run": run.id, "epoch": epoch, "step": epoch, "loss": loss}) for epoch, loss in enumerate(course, start=1)]
+        Store(tmp_path / "b").run(run.id).metrics.write_text("\n".join([*lines, ""]))
+    (chart,) = charts_of(ChartKind.curves, tables_of(tmp_path / "b"))
+    at = next(series for series in set(chart.frame["series"]) if series.startswith("at"))
+    assert chart.summary.endswith(f"The axis ends at 2.42, so that the others can be told apart: {at} reaches 3e+04.")
+    scales = [layer["encoding"]["y"]["scale"] for layer in chart.chart.to_dict()["layer"]]
+    assert [scale["domainMax"] for scale in scales] == pytest.approx([1.1 * 2.2] * 3)
+    assert len(chart.frame) == 6, "the numbers beside the chart are whole"
+
+
+def test_losses_of_one_size_are_drawn_to_their_largest(tmp_path):
+    for name, loss in (("none", 1.0), ("hinton", 1.5), ("at", 3.9)):
+        run = write(tmp_path / "b", objective(name), 0, val=0.8, test=0.8)
+        Store(tmp_path / "b").run(run.id).metrics.write_text(json.dumps({"run": run.id, "epoch": 1, "step": 1, "loss": loss}) + "\n")
+    (chart,) = charts_of(ChartKind.curves, tables_of(tmp_path / "b"))
+    assert "axis" not in chart.summary
+    assert all("domainMax" not in layer["encoding"]["y"]["scale"] for layer in chart.chart.to_dict()["layer"])
+
+
+def test_methods_that_read_features_have_no_training_loss_in_common():
+    charts = charts_of(ChartKind.curves, tables_of(DIGITS.parent / "features"))
+    assert [chart.title for chart in charts] == ["Validation top-1 (kNN)"]
+
+
 NAMES = ["a", [], ["a"] * 10, [f"c{label}" for label in range(9)], [*range(10)], [{}] * 10, 7]
 
 

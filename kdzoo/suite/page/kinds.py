@@ -18,6 +18,7 @@ from kdzoo.suite.page.charts.pareto import pareto_chart
 from kdzoo.suite.page.charts.reliability import agreement_chart, reliability_chart
 from kdzoo.suite.page.charts.slices import slices_chart
 from kdzoo.suite.page.charts.surface import surface_chart
+from kdzoo.suite.page.frames.curves import AxisEnd, axis_end
 from kdzoo.suite.page.frames.reliability import damaged_predictions
 from kdzoo.suite.page.frames.sweeps import has_two_axes, part_words
 from kdzoo.suite.page.tables import BenchTables
@@ -29,6 +30,8 @@ from kdzoo.text import number_of
 
 MOST_COLUMNS = 30
 """columns of a heat map whose headings are read in half the width of a page"""
+LISTED = 3
+"""series beyond the end of an axis that are named; of more the others are counted"""
 SLICES: tuple[Literal["row", "column"], ...] = ("row", "column")
 
 
@@ -148,14 +151,23 @@ def _paretos(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
 
 def _curves(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
     for number, label, rows in _groups(frame, tables, "table", "measure"):
-        measure, series = str(rows["measure"].iloc[0]), rows["series"].nunique()
+        measure, series, ends = str(rows["measure"].iloc[0]), rows["series"].nunique(), axis_end(rows)
         summary = (
             f"{measure} over {number_of(int(rows['epoch'].max()), 'epoch')} of {number_of(series, 'setting')}: mean and range over seeds."
+            f"{_beyond_words(ends)}"
         )
         title = measure[0].upper() + measure[1:]
-        yield Chart(
-            ChartKind.curves, title, label, summary[0].upper() + summary[1:], f"curves-{number}", rows, curves_chart(rows, tables.metric)
-        )
+        chart = curves_chart(rows, tables.metric, ends.end)
+        yield Chart(ChartKind.curves, title, label, summary[0].upper() + summary[1:], f"curves-{number}", rows, chart)
+
+
+def _beyond_words(ends: AxisEnd) -> str:
+    """A sentence for series that leave the picture; empty where none does."""
+    if not ends.beyond:
+        return ""
+    names = [f"{name} reaches {peak:.4g}" for name, peak in ends.beyond[:LISTED]]
+    more = f", {len(ends.beyond) - LISTED} more" if len(ends.beyond) > LISTED else ""
+    return f" The axis ends at {ends.end:.3g}, so that the others can be told apart: {', '.join(names)}{more}."
 
 
 def _classes(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:

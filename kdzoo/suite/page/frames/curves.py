@@ -17,6 +17,9 @@ from kdzoo.suite.report.records import Record
 from kdzoo.tasks.task import Task
 from kdzoo.text import are, number_of
 
+TRAINING = "training loss"
+FAR = 4
+"""times the median over series of their highest training losses: a loss beyond has exploded, and would flatten all others"""
 MOST_EPOCHS = 60
 """number of epochs that a curve shows at the most; of more, evenly spaced ones and the last"""
 COLUMNS = ("table", *HEAD, "measure", "method", "setting", "series", "colour", "epoch", "n", "mean", "low", "high")
@@ -29,6 +32,14 @@ class _Course:
     lines: Mapping[int, Mapping[str, Any]]
     passed_over: int
     unread: int
+
+
+@dataclass(frozen=True)
+class AxisEnd:
+    """Where the axis of a measure ends, None for where its values do, and the series with values beyond, highest first, with these."""
+
+    end: float | None
+    beyond: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,15 @@ def read_curves(bench: BenchRecords) -> Curves:
     courses = {run_id: _read_course(bench, record) for run_id, record in records.items()}
     rows = [row for number, block in enumerate(bench.blocks) for row in _rows(number, block, bench.task, courses)]
     return Curves(pd.DataFrame(rows, columns=list(COLUMNS)), tuple(_omissions(courses.values())))
+
+
+def axis_end(rows: pd.DataFrame) -> AxisEnd:
+    """The end of the axis for the rows of one measure of one table: of a training loss a tenth above the highest that has not exploded."""
+    peaks = rows.groupby("series")["high"].max().sort_values(ascending=False)
+    far = peaks > FAR * peaks.median()
+    if not str(rows["measure"].iloc[0]).startswith(TRAINING) or not far.any():
+        return AxisEnd(None, ())
+    return AxisEnd(1.1 * float(peaks[~far].max()), tuple((str(name), float(peak)) for name, peak in peaks[far].items()))
 
 
 def _read_course(bench: BenchRecords, record: Record) -> _Course:
@@ -108,17 +128,21 @@ def _measures(runs: Iterable[_Course], task: Task, standing: Standing) -> dict[s
     measures: dict[str, dict[int, list[float]]] = {}
     for course in runs:
         for epoch, line in course.lines.items():
-            parts = line.get("parts")
-            found = {
-                f"validation {metric.heading}": number_in(line.get("val"), metric.name),
-                f"training loss: {task.loss_name}": number_in(parts, task.loss_name)
-                if isinstance(parts, Mapping) and task.loss_name in parts
-                else number_in(line, "loss"),
-            }
+            found = {f"validation {metric.heading}": number_in(line.get("val"), metric.name)}
+            if not task.of_features:  # there methods have no loss in common
+                found[f"{TRAINING}: {task.loss_name}"] = _loss_of_task(line, task)
             for measure, value in found.items():
                 if value is not None:
                     measures.setdefault(measure, {}).setdefault(epoch, []).append(value)
     return measures
+
+
+def _loss_of_task(line: Mapping[str, Any], task: Task) -> float | None:
+    """The task's part of the training loss in an epoch's line, or the whole loss where it has no parts; None for what is no number."""
+    parts = line.get("parts")
+    if isinstance(parts, Mapping) and task.loss_name in parts:
+        return number_in(parts, task.loss_name)
+    return number_in(line, "loss")
 
 
 def _shown(values_by_epoch: Mapping[int, list[float]]) -> list[int]:
