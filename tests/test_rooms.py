@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from grimp import build_graph
 from importlinter.cli import lint_imports
 
 PACKAGE = Path(__file__).resolve().parent.parent / "kdzoo"
@@ -53,6 +55,13 @@ def test_a_room_imports_only_what_stands_before_it(monkeypatch):
     """The contracts in pyproject.toml, by import-linter."""
     monkeypatch.chdir(PACKAGE.parent)
     assert lint_imports(config_filename="pyproject.toml", no_cache=True) == 0
+
+
+def test_no_files_import_each_other_in_a_circle_nor_for_their_types():
+    graph = build_graph("kdzoo", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert "kdzoo.training.processes" in imports["kdzoo.training.member"]
+    TopologicalSorter(imports).prepare()  # raises CycleError with the circle
 
 
 def test_every_room_has_its_place_in_the_order():

@@ -141,7 +141,7 @@ class Member:
 
     def share(self, processes: Processes) -> None:
         """Train together with other processes, in which the same member is in the same state."""
-        self.processes, self.sharded = processes, processes.wrap(self)
+        self.processes, self.sharded = processes, processes.wrap(self.network, self.objective, self.forward)
 
     def learn(self, losses: Losses, samples: int, steps: int) -> None:
         """A step, once its losses are there. steps: of the whole training."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,13 +19,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdzoo.contract.batch import Batch, Losses
 from kdzoo.contract.joint import JointBatch, ProcessGroup
+from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Outputs
 from kdzoo.data.epoch import Inputs, Shard
 from kdzoo.errors import KdzooError
 from kdzoo.models.joint_norm import JointBatchNorm
+from kdzoo.models.network import Network
 
-if TYPE_CHECKING:
-    from kdzoo.training.member import Member
+Forward = Callable[[Inputs, Batch, int], Outputs]
+"""a student's outputs for a process's shard of a batch, by the rank of the process"""
 
 
 class ProcessesBroken(KdzooError):
@@ -83,9 +86,10 @@ class Processes:
         total, *parts = torch.stack(of_processes).mean(0)
         return replace(losses, total=total, parts=dict(zip(losses.parts, parts, strict=True)))
 
-    def wrap(self, member: Member) -> DistributedDataParallel:
-        """A member's forward and losses, the mean of whose gradients all processes take in the backward."""
-        return DistributedDataParallel(_Losses(member, self), find_unused_parameters=True, **buffers_as_they_are(DistributedDataParallel))
+    def wrap(self, network: Network, objective: Objective, forward: Forward) -> DistributedDataParallel:
+        """The forward of a student and its losses, the mean of whose gradients all processes take in the backward."""
+        losses = _Losses(network, objective, forward, self)
+        return DistributedDataParallel(losses, find_unused_parameters=True, **buffers_as_they_are(DistributedDataParallel))
 
 
 def buffers_as_they_are(ddp: type[nn.Module]) -> dict[str, Any]:
@@ -98,18 +102,18 @@ def buffers_as_they_are(ddp: type[nn.Module]) -> dict[str, Any]:
 
 
 class _Losses(nn.Module):
-    """A member's forward and losses of its shard of a batch, as one module with all that learns."""
+    """A student's forward and losses of its shard of a batch, as one module with all that learns."""
 
-    def __init__(self, member: Member, processes: Processes) -> None:
+    def __init__(self, network: Network, objective: Objective, forward: Forward, processes: Processes) -> None:
         super().__init__()
-        self.network = member.network
-        self.objective = member.objective
-        self._member: Any = member
+        self.network = network
+        self.objective = objective
+        self._forward_student = forward
         self._processes = processes
 
     def forward(self, inputs: Inputs, teacher: Outputs | None, batch: Batch, size: int) -> Losses:
         with JointBatchNorm():
-            student = self._member.forward(inputs, batch, self._processes.shard.rank)
+            student = self._forward_student(inputs, batch, self._processes.shard.rank)
         self.objective.joint = self._processes.joint_batch(size)
         try:
             losses: Losses = self.objective(student, teacher, batch)
