@@ -19,8 +19,9 @@ QUICK = ("bench", "--threads", "1", "--jobs", "1", "--epochs", "1", "--seeds", "
 
 
 def assert_refused(said, *words: str) -> None:
-    """Status 2, every word on standard error, a few lines under the program's name, no traceback, nothing on disk."""
+    """Status 2, every word on standard error, a few lines under the program's name and nothing else, no traceback, nothing on disk."""
     assert said.status == 2, said
+    assert said.out == ""
     for word in words:
         assert word in said.err
     lines = said.err.strip().splitlines()

@@ -10,7 +10,7 @@ from kdzoo.cli.cells import duration
 from kdzoo.cli.declare import option
 from kdzoo.cli.options import Config, JsonOnly
 from kdzoo.cli.output import console, print_json, print_message, print_text, with_label
-from kdzoo.errors import InputError
+from kdzoo.errors import InputError, raise_if_any
 from kdzoo.runs.options import ONE_RUN, RESULTS
 
 OPTIONS = ("teacher", "student", "data", "data_root", "limit", "val_fraction", "split_seed", "recipe", "epochs", "lr", "set", "plugin")
@@ -49,9 +49,7 @@ def advise(
     from rich.console import Console
 
     from kdzoo.cli.interruption import raise_if_interrupted
-    from kdzoo.suite.advice.advise import advise as advise_on
-    from kdzoo.suite.advice.trials import read_trials
-    from kdzoo.suite.run.display import open_display
+    from kdzoo.suite.plan.first_look import missing_files
 
     options = read_options(keys)
     if config is not None:
@@ -64,6 +62,11 @@ def advise(
         options = {**{name: value for name, value in in_file.items() if name not in ignored}, **options}
     if missing := [name for name in ("teacher", "student") if name not in options]:
         raise InputError(*(f"{name}: expected a network's name; give --{name}" for name in missing))
+    raise_if_any(missing_files(str(options.get("data", "digits")), (str(options["teacher"]), str(options["student"]))))
+    from kdzoo.suite.advice.advise import advise as advise_on
+    from kdzoo.suite.advice.trials import read_trials
+    from kdzoo.suite.run.display import open_display
+
     raise_if_interrupted()
     with open_display(Console(stderr=True) if as_json else console()) as display:
         advice = advise_on(options, display.handle, None if trials is None else read_trials(trials))

@@ -11,6 +11,7 @@ from kdzoo.cli.declare import TRAINING, argument, option
 from kdzoo.cli.export import ExportFormat, Int8Option
 from kdzoo.cli.output import console, print_text, wrapped
 from kdzoo.cli.training import training_display
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.options import ONE_RUN, PAIR, RESULTS
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT, UNLABELLED_METHOD
 
@@ -137,11 +138,8 @@ def distill(
       kdzoo distill photos/ --teacher my_resnet50.pth --out small/
       kdzoo distill photos/ --unlabelled --teacher vit_small_patch14_dinov2 --out small/
     """
-    from kdzoo.data.known import UNLABELLED
-    from kdzoo.suite.distill.distill import PAGE, distill_folder
-    from kdzoo.suite.distill.time_limit import seconds_in
-    from kdzoo.suite.distill.verdict import conclusion, table_of_width
-    from kdzoo.suite.distill.wish import FOLDER, Wish
+    from kdzoo.data.known import FOLDER, UNLABELLED
+    from kdzoo.suite.distill.wish import Wish
 
     licence = options.pop("licence")
     wish = Wish(
@@ -152,7 +150,7 @@ def distill(
         method=method or (UNLABELLED_METHOD if unlabelled else DISTILL_METHOD),
         recipe=recipe,
         epochs=epochs,
-        seconds=None if time is None else seconds_in(time),
+        seconds=None if time is None else _seconds(time),
         image_size=image_size,
         seed=seed,
         execution={key: value for key, value in options.items() if value is not None},
@@ -161,8 +159,12 @@ def distill(
         int8=None if int8 is None else int8.value,
         licence=licence,
     )
+    _refuse_missing(wish)
     if unlabelled:
         return _print_likeness(wish)
+    from kdzoo.suite.distill.distill import PAGE, distill_folder
+    from kdzoo.suite.distill.verdict import conclusion, table_of_width
+
     with training_display() as display:
         verdict = distill_folder(wish, display.handle)
     screen = console()
@@ -171,6 +173,23 @@ def distill(
     text = wrapped("\n".join([conclusion(verdict), "", places]), screen.width)
     screen.print("\n".join(["", *lines, "", text]), markup=False, soft_wrap=True)
     return 0
+
+
+def _seconds(time: str) -> float:
+    from kdzoo.suite.distill.time_limit import seconds_in  # here: it brings torch
+
+    return seconds_in(time)
+
+
+def _refuse_missing(wish: Wish) -> None:
+    """Raise InputError where images or weights are missing, with all that is wrong with the options, before anything is loaded."""
+    from kdzoo.suite.plan.first_look import missing_files
+    from kdzoo.suite.plan.layers import bench_config
+
+    if problems := list(missing_files(wish.data, (wish.teacher, wish.student))):
+        with collect_problems(problems):
+            bench_config(wish.options(wish.teacher, wish.image_size), None)
+        raise InputError(*problems)
 
 
 def _print_likeness(wish: Wish) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdzoo.cli.cells import duration
-from kdzoo.cli.output import print_text, with_label
-from kdzoo.cli.training import nothing_left_text, print_outline
+from kdzoo.cli.output import print_text, told_if_slow, with_label
+from kdzoo.cli.training import nothing_left_text, prepare_bench, print_outline
 from kdzoo.suite.plan.config import NONE, BenchConfig
 from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.run.finished import finished_runs
@@ -23,15 +24,17 @@ if TYPE_CHECKING:
     from kdzoo.suite.run.untrained import Untrained
 
 
+PROBE_SECONDS = 0.5
+"""how long a probe may take unannounced: there is one for each kind of run, and they add up"""
+
+
 def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
     """What a bench would do, without doing any of it."""
     if (runs := finished_runs(config)) is not None:
         print_outline(config)
         print_text(nothing_left_text(runs))
         return 0
-    from kdzoo.suite.run.prepare import prepare
-
-    for line in plan_lines(prepare(config), retry_failed=retry_failed):
+    for line in plan_lines(prepare_bench(config), retry_failed=retry_failed):
         print_text(with_label(line))
     return 0
 
@@ -53,7 +56,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     from kdzoo.suite.run.search_left import left_of
     from kdzoo.teachers.disk import size_text
 
-    probes = Probes.of(prepared)  # the refit trains kinds of runs that the sweep trains
+    probes = Probes.of(prepared, watch=partial(told_if_slow, seconds=PROBE_SECONDS))  # the refit trains kinds of runs that the sweep trains
     plan, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "paused", "damaged"} | ({"failed"} if retry_failed else set())
     left = {planned.run.id for planned in left_of(prepared.config, plan).runs}

@@ -7,6 +7,9 @@ import os
 import re
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +19,8 @@ from kdzoo.text import in_encoding, one_line
 
 PIPE_WIDTH = 200
 """columns of a table in a pipe, where COLUMNS does not say"""
+PATIENCE_SECONDS = 2.0
+"""how long somebody waits without asking what for"""
 LABEL = re.compile(r" *(?:\S+(?: \S+)? {2,})?")
 """a line's indent, and its label where blanks set one apart"""
 
@@ -33,6 +38,18 @@ def print_message(text: str) -> None:
     if sys.stderr.isatty():
         message = wrapped(message, Console(stderr=True).width)
     print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def told_if_slow(text: str, seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
+    """Say on standard error what a block is doing, where it takes more than some seconds: what is wrong is mostly told before."""
+    timer = threading.Timer(seconds, print_message, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def print_text(text: str, style: str = "") -> None:

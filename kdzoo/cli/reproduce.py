@@ -18,7 +18,7 @@ from kdzoo.cli.options import AsJson, DataRoot, FormatOption, ResultsFolder, Ret
 from kdzoo.cli.orders import print_order
 from kdzoo.cli.output import console, print_message, print_text, with_label
 from kdzoo.cli.table import Column, Format, field, print_rows
-from kdzoo.cli.training import open_launcher, report_failures, train_missing, training_display
+from kdzoo.cli.training import open_launcher, prepare_bench, report_failures, train_missing, training_display
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.costs import read_costs
@@ -158,9 +158,7 @@ def _plan_of(request: StudyRequest, stage: StudyStage, *, retry_failed: bool) ->
     if not all(is_begun(request.study, of, request.folder) for of in stage.before):
         planned = outline(request.study.config(stage, request.seeds, results=str(request.folder), **request.options))
         return [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
-    from kdzoo.suite.run.prepare import prepare
-
-    return plan_lines(prepare(request.bench(stage)), retry_failed=retry_failed)
+    return plan_lines(prepare_bench(request.bench(stage)), retry_failed=retry_failed)
 
 
 def race_lines(request: StudyRequest, stage: StudyStage) -> list[tuple[str, str]]:
@@ -205,9 +203,8 @@ def train_race(config: BenchConfig, race: Race, *, command: str, retry_failed: b
     """Train the seeds that a race adds to a bench, with its display."""
     with open_launcher(config) as launcher:
         from kdzoo.suite.run.bench import run_race
-        from kdzoo.suite.run.prepare import prepare
 
-        prepared = prepare(config)
+        prepared = prepare_bench(config)
         with training_display() as display:
             return run_race(prepared, race, launcher, display.handle, retry_failed=retry_failed, command=command)
 

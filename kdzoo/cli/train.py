@@ -11,7 +11,7 @@ from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.declare import TRAINING, argument, option
 from kdzoo.cli.options import Config, SmallStem
 from kdzoo.cli.output import print_text
-from kdzoo.cli.training import configure_bench, open_launcher, report_failures, train_plan
+from kdzoo.cli.training import configure_bench, open_launcher, prepare_bench, report_failures, train_plan
 from kdzoo.errors import InputError
 from kdzoo.runs.options import ONE_RUN
 from kdzoo.runs.store import RunFolder, teacher_store
@@ -42,11 +42,6 @@ def train(
       kdzoo train resnet56 --data cifar100 --recipe crd240
       kdzoo train resnet34 --small-stem --data cifar10 --epochs 30 --seed 1
     """
-    from kdzoo.data.report import data_lines
-    from kdzoo.suite.plan.planned import Plan
-    from kdzoo.suite.run.bench import data_command
-    from kdzoo.suite.run.prepare import prepare
-
     options = read_options(keys, small_stem=small_stem)
     changes = {**options.get("set", {}), **({"teacher.seed": seed} if seed else {})}
     configuration = configure_bench(
@@ -54,7 +49,11 @@ def train(
     )
     with open_launcher(configuration) as launcher:
         launcher.warm_up()
-        prepared = prepare(configuration)
+        from kdzoo.data.report import data_lines
+        from kdzoo.suite.plan.planned import Plan
+        from kdzoo.suite.run.bench import data_command
+
+        prepared = prepare_bench(configuration)
         teachers = tuple(prepared.plan.teachers.values())
         if not teachers:
             raise InputError(f"train: expected a network's name without weights, got {model!r}")

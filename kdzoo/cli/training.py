@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzoo.cli.interruption import raise_if_interrupted
-from kdzoo.cli.output import console, print_message, print_text, with_label
+from kdzoo.cli.output import PATIENCE_SECONDS, console, print_message, print_text, told_if_slow, with_label
 from kdzoo.garbage import uncollected
 from kdzoo.runs.atomic import ensure_writable
+from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.first_look import faults_of_options, is_known_to_be_sound, refuse_missing
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import ConfigError, bench_config
 from kdzoo.suite.plan.outline import outline
@@ -27,10 +29,19 @@ if TYPE_CHECKING:
     from kdzoo.suite.run.prepare import Prepared
 
 
+SECONDS_AFTER_OUTLINE = 10.0
+"""how long planning may take unannounced where the outline of the bench has been read meanwhile"""
+
+
 def configure_bench(options: dict[str, Any], file: Path | None) -> BenchConfig:
-    """The configuration of a bench; raises InputError with its faults and with those of the plan that the rest comes to."""
+    """The configuration of a bench; raises InputError with its faults and with those of the plan that the rest comes to.
+
+    What it names and is missing is told at once, before anything is loaded that would read it.
+    """
     try:
-        return bench_config(options, file)
+        config = bench_config(options, file)
+        refuse_missing(config)
+        return config
     except ConfigError:
         from kdzoo.suite.run.prepare import configure
 
@@ -46,30 +57,52 @@ def training_display() -> Iterator[Display]:
 
 
 def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> BenchOutcome:
-    """Train the runs of a bench that are not done yet, with its display, and write its tables."""
-    print_outline(config)
+    """Train the runs of a bench that are not done yet, with its display, and write its tables.
+
+    Faults stand alone: what is going to be trained is printed first only where nothing is left that may be refused.
+    """
     if (runs := finished_runs(config)) is not None:
+        print_outline(config)
         print_text(nothing_left_text(runs))
         from kdzoo.suite.report.table_files import BenchOutcome
 
         return BenchOutcome(set(runs))
+    if sound := is_known_to_be_sound(config):
+        announce(config)
     with ExitStack() as stack:
         with uncollected():
             launcher = stack.enter_context(open_launcher(config))
             if not is_complete(config):
                 launcher.warm_up()  # a worker's imports run while this process imports and plans
-            from kdzoo.suite.run.bench import run
-            from kdzoo.suite.run.prepare import prepare
+            prepared = prepare_bench(config, SECONDS_AFTER_OUTLINE if sound else PATIENCE_SECONDS)
+        if not sound:
+            announce(config)
+        from kdzoo.suite.run.bench import run
 
-            prepared = prepare(config)
         with training_display() as display:
             return run(prepared, launcher, display.handle, retry_failed=retry_failed, command=command)
+
+
+def announce(config: BenchConfig) -> None:
+    """Print what a bench is going to train; raises InputError before that where results or teachers cannot be written."""
+    ensure_writable(teacher_store().folder)
+    ensure_writable(Path(config.results) / config.name)
+    print_outline(config)
 
 
 def print_outline(config: BenchConfig) -> None:
     """Print what a bench is going to train, as far as that is known without torch."""
     if (planned := outline(config)) is not None:
         print_lines(map(with_label, planned.lines()))
+
+
+def prepare_bench(config: BenchConfig, seconds: float = PATIENCE_SECONDS) -> Prepared:
+    """The plan of a bench with all that can be checked of it; what takes longer than some seconds is said, unless it will be refused."""
+    text = f"planning: reading {config.data}, building each network once and checking every setting"
+    with nullcontext() if faults_of_options(config) else told_if_slow(text, seconds):
+        from kdzoo.suite.run.prepare import prepare
+
+        return prepare(config)
 
 
 def nothing_left_text(runs: Collection[str]) -> str:

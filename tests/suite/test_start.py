@@ -4,13 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from kdzoo.cli.output import told_if_slow
 from kdzoo.errors import InputError
 from kdzoo.files import CONFIGS
 from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.first_look import is_known_to_be_sound, refuse_missing
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.recipe_files import recipes
@@ -110,6 +113,80 @@ def test_the_first_lines_need_no_torch(place):
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, "bench"], capture_output=True, text=True, check=False)
     assert [line.partition(" ")[0] for line in done.stdout.splitlines()] == ["bench", "methods", "networks", "recipe"]
     assert "import of torch halted" in done.stderr, "what follows does need it"
+
+
+# --- what is missing
+
+
+MISSING = {
+    "a folder": ({"data": "folder:gone"}, "data: folder:gone: no such folder"),
+    "texts": ({"data": "text:gone.csv", "teacher": "resnet56", "student": "resnet20"}, "data: gone.csv: no such file; expected a CSV"),
+    "weights": ({"teacher": "resnet56:gone.pth", "student": "resnet20"}, "network 'resnet56:gone.pth': no such file: gone.pth"),
+    "a saved teacher": ({"teacher": "saved:gone.npz", "student": "resnet20"}, "network 'saved:gone.npz': no such file: gone.npz"),
+    "a network of texts": ({"teacher": "resnet56", "student": "hf:gone:random"}, "network 'hf:gone:random': no such folder: gone"),
+    "a plugin": ({"plugin": "gone.py"}, "plugin: no such file: gone.py"),
+}
+
+
+@pytest.mark.parametrize(("options", "words"), MISSING.values(), ids=MISSING)
+def test_what_is_missing_is_told_before_torch_is_loaded(place, options, words):
+    command = ["bench", *(part for key, value in options.items() for part in (f"--{key}", value)), "--alphas", "2"]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"kdzoo: {words}" in done.stderr
+    assert ("alphas: expected numbers in [0, 1]" in done.stderr) == ("plugin" not in options), (
+        "beside all else that is wrong with the options"
+    )
+
+
+@pytest.mark.parametrize("options", [options for what, (options, _) in MISSING.items() if what != "a plugin"])
+def test_the_plan_says_the_same_of_what_is_missing(place, options):
+    config = bench_config({**SMALL, "pairs": () if "teacher" in options else "digits", **options}, None)
+    with pytest.raises(InputError) as early:
+        refuse_missing(config)
+    with pytest.raises(InputError) as planned:
+        plan(config)
+    assert set(early.value.problems) <= set(planned.value.problems)
+
+
+@pytest.mark.parametrize("words", [["distill", "gone", "--teacher", "resnet50"], ["train", "resnet56", "--data", "folder:gone"]])
+def test_commands_for_one_network_say_it_before_torch_is_loaded_too(place, words):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "kdzoo: data: folder:gone: no such folder\n")
+
+
+# --- what is announced, and what takes a while
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alphas": "2"},
+        {"set": {"recipe.epoch": 3}},
+        {"set": {"recipe.epochs": -3}},
+        {"set": {"student.stem": "tiny"}},
+        {"device": "cuda"},
+        {"pairs": (), "teacher": "digits_techer", "student": "digits_student"},
+        {"data": "folder:photos"},
+        {"data": "cifar100"},
+        {"plugin": "my_loss.py"},
+    ],
+)
+def test_a_bench_that_may_be_refused_is_announced_after_it_is_planned(place, options):
+    assert is_known_to_be_sound(bench_config(SMALL, None))
+    assert not is_known_to_be_sound(bench_config({**SMALL, **options}, None))
+
+
+def test_what_takes_long_is_told_meanwhile_and_what_does_not_is_not(capsys):
+    with told_if_slow("reading", seconds=0.01):
+        time.sleep(0.3)
+        told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "kdzoo: reading\n")
+    with told_if_slow("reading", seconds=0.3):
+        pass
+    time.sleep(0.4)
+    assert capsys.readouterr().err == ""
 
 
 # --- the default bench by other words, and recipes

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
@@ -110,6 +111,21 @@ def test_the_estimate_has_the_measuring_of_doses(place, monkeypatch):
     shared, alone, added, backward = 0.25, 1.5, 4.0 - 1.5, 4.0 - 0.5  # a forward of the student is a third of its step
     expected = (shared + alone + 2 * added) + 16 * (shared + alone + 2 * backward)
     assert estimate(made) - estimate(without) == pytest.approx(expected)
+
+
+def test_what_an_estimate_times_is_told_once_for_each_kind_of_run(place, monkeypatch):
+    monkeypatch.setattr(estimates, "probe_cost", lambda *_: estimates.ProbedCost(setup=0.0, own=1.0, shared=0.0, evaluated=0.0))
+    told: list[str] = []
+
+    @contextmanager
+    def watch(text):
+        told.append(text)
+        yield
+
+    made = prepared(methods=["hinton", "at"], seeds=[3, 4])
+    estimate(made, estimates.Probes.of(made, watch=watch))
+    kinds = ["digits_teacher alone", "digits_student alone", "digits_student by hinton", "digits_student by at"]
+    assert sorted(told) == sorted(f"timing a few steps of {kind}, for the estimate of the time" for kind in kinds)
 
 
 OPTIONS = {"methods": ["hinton"], "epochs": 2, "allow_chance_teacher": True}

@@ -10,10 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from kdzoo.data.canonical import Raw
+from kdzoo.data.known import FOLDER
 from kdzoo.data.labels import map_labels
 from kdzoo.data.sources import register_source
 from kdzoo.errors import InputError
-from kdzoo.suite.distill.wish import FOLDER
 
 
 def data_name(data: str | Path | tuple[tuple[Any, Any], tuple[Any, Any]]) -> str:

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from kdzoo.data.known import FOLDER
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.files import cache_folder
 from kdzoo.models.identity import module_name
@@ -28,7 +29,7 @@ from kdzoo.suite.distill.plan import plan_distillation
 from kdzoo.suite.distill.time_limit import is_over, seconds_in
 from kdzoo.suite.distill.trained import Trained, after_last_epoch, at_best_epoch
 from kdzoo.suite.distill.verdict import Verdict, conclusion, table
-from kdzoo.suite.distill.wish import FOLDER, Wish
+from kdzoo.suite.distill.wish import Wish
 from kdzoo.suite.export.card import card_words, licence_lines
 from kdzoo.suite.export.export import Format, check_request, write_student
 from kdzoo.suite.export.folders import filled_folder

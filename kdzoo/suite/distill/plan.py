@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.data.known import FOLDER
 from kdzoo.data.split import split
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.models.network import Network, freeze
@@ -14,7 +15,7 @@ from kdzoo.models.request import pretrained_by_default
 from kdzoo.runs.spec import Run
 from kdzoo.suite.distill.image_size import ImageSize, choose_size, enlarged_note
 from kdzoo.suite.distill.time_limit import settle_epochs
-from kdzoo.suite.distill.wish import FOLDER, Wish
+from kdzoo.suite.distill.wish import Wish
 from kdzoo.suite.export.hf_format import refuse_unconfigurable
 from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import recipe_file

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdzoo.suite.export.export import Format
-from kdzoo.suite.export.int8 import Way
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
 
-FOLDER = "folder:"
+if TYPE_CHECKING:  # which bring torch
+    from kdzoo.suite.export.export import Format
+    from kdzoo.suite.export.int8 import Way
 
 
 @dataclass(frozen=True)

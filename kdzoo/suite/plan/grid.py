@@ -13,7 +13,7 @@ from kdzoo.runs.spec import ObjectiveSpec, Pairing
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.config import KD, BenchConfig
 from kdzoo.suite.plan.doses import Dose, read_doses, recorded_doses, reused_doses
-from kdzoo.suite.plan.objectives import Resolver, objective_at, objective_of_features, unit
+from kdzoo.suite.plan.objectives import resolver_for, unit
 from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import PairValues
 from kdzoo.suite.plan.requests import Request, name_in_request
@@ -85,22 +85,6 @@ class PairGrid:
                 value = term.coefficient * ratio / objective.task if dose is None else dose
                 doses[term.method] = Dose(float(f"{value:.3g}"), ratio, probe.run.id)
         return GridPoint(objective, doses, tuple(unmeasured))
-
-
-def resolver_for(config: BenchConfig) -> Resolver:
-    """What makes a weighted sum out of a request at a point, for the networks of a bench."""
-    return objective_at if config.task is None else objective_of_features
-
-
-def faults_of_settings(requests: Iterable[Request], config: BenchConfig, pairing: Pairing) -> list[str]:
-    """What is wrong with the settings of requests by themselves, whatever the networks are."""
-    problems: list[str] = []
-    for request in requests:
-        with collect_problems(problems):
-            for point in settings(request, config):
-                with collect_problems(problems):
-                    resolver_for(config)(request, point, pairing, 1, {}, lambda unit_objective: 1.0)
-    return problems
 
 
 def control_notes(objectives: Iterable[ObjectiveSpec], published: Mapping[str, PairValues]) -> list[str]:

@@ -12,15 +12,32 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
 from kdzoo.errors import InputError, collect_problems, raise_if_any
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Pairing, TermSpec
+from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.doses import weight_for
 from kdzoo.suite.plan.recipe_files import PairValues
 from kdzoo.suite.plan.requests import Request, name_in_request, second_stage
-from kdzoo.suite.plan.settings import Point, tidy
+from kdzoo.suite.plan.settings import Point, settings, tidy
 
 RatioOf = Callable[[ObjectiveSpec], float]
 """the ratio of a method's gradient to that of cross-entropy, of its objective with both factors 1"""
 
 Resolver = Callable[[Request, Point, Pairing, int, Mapping[str, PairValues], RatioOf | None], ObjectiveSpec]
+
+
+def resolver_for(config: BenchConfig) -> Resolver:
+    """What makes a weighted sum out of a request at a point, for the networks of a bench."""
+    return objective_at if config.task is None else objective_of_features
+
+
+def faults_of_settings(requests: Iterable[Request], config: BenchConfig, pairing: Pairing) -> list[str]:
+    """What is wrong with the settings of requests by themselves, whatever the networks are."""
+    problems: list[str] = []
+    for request in requests:
+        with collect_problems(problems):
+            for point in settings(request, config):
+                with collect_problems(problems):
+                    resolver_for(config)(request, point, pairing, 1, {}, lambda unit_objective: 1.0)
+    return problems
 
 
 def objective(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -34,6 +35,7 @@ from kdzoo.training.doses import BATCHES, warm_up_steps
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_student import build_member
 
+Watch = Callable[[str], AbstractContextManager[object]]
 START_SECONDS = 10.0
 """what a worker process takes to import torch and timm, to read the data and to ask the teacher about validation and test images"""
 
@@ -53,17 +55,21 @@ class ProbedCost:
 
 @dataclass(frozen=True)
 class Probes:
-    """What estimates of one bench share: its data and untrained networks, and the costs of the kinds of runs that were probed."""
+    """What estimates of one bench share: its data and untrained networks, and the costs of the kinds of runs that were probed.
+
+    watch: a block for each probe, which is told what is timed in it.
+    """
 
     modules: Modules
     untrained: Untrained
+    watch: Watch
     costs: dict[str, ProbedCost] = field(default_factory=dict)
 
     @staticmethod
-    def of(prepared: Prepared, modules: Modules | None = None) -> Probes:
+    def of(prepared: Prepared, modules: Modules | None = None, watch: Watch = nullcontext) -> Probes:
         """No probes yet."""
         modules = modules or Modules()
-        return Probes(modules, Untrained(modules, prepared.options.image_cache))
+        return Probes(modules, Untrained(modules, prepared.options.image_cache), watch)
 
 
 def estimate(prepared: Prepared, probes: Probes | None = None) -> float:
@@ -186,7 +192,8 @@ class JobSeconds:
     def _probe(self, kind: str, located: LocatedRun, options: WorkerOptions) -> ProbedCost:
         costs = self._probes.costs
         if kind not in costs:
-            costs[kind] = probe_cost(located, self._probes.untrained, options, self._probes.modules)
+            with self._probes.watch(f"timing a few steps of {step_words(located.run)}, for the estimate of the time"):
+                costs[kind] = probe_cost(located, self._probes.untrained, options, self._probes.modules)
         return costs[kind]
 
 
@@ -203,6 +210,11 @@ def probe_cost(located: LocatedRun, untrained: Untrained, options: WorkerOptions
     step = step_seconds(cohort)
     own_probe = (COUNTED + TIMED) * (step.shared + step.own * (2 if located.run.objective.terms else 1))  # `training.cost.step_cost`
     return ProbedCost(2 * built + own_probe, step.own, step.shared, evaluation_seconds(cohort, member))
+
+
+def step_words(run: Run) -> str:
+    """What is trained by a step of a run: `resnet20 by hinton`, `resnet56 alone`."""
+    return f"{run.student.name} by {run.objective.label}" if run.objective.all_terms else f"{run.student.name} alone"
 
 
 def student_alone(located: LocatedRun) -> LocatedRun:
