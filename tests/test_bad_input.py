@@ -122,6 +122,22 @@ def test_every_broken_plugin_is_named(kdzoo, place):
     assert_refused(kdzoo("bench", "--plugin", "broken.py", "--plugin", "failing.py"), "broken.py:1", "failing.py:1")
 
 
+@pytest.mark.parametrize(
+    ("words", "faults"),
+    [
+        (["plot"], ["Missing option '--kind'. Choose from: surface, slices, forest, ", "Missing option '--output' / '-o'"]),
+        (["plot", "--kind", "forst"], ["--kind: 'forst' is not one of 'surface', ", "Missing option '--output' / '-o'"]),
+        (["export"], ["Missing argument 'RUN'", "Missing option '--format'. Choose from: timm, onnx, hf", "Missing option '--out' / '-o'"]),
+        (["distill", "photos", "--epochs", "b", "--seed", "a"], ["Missing option '--teacher'", "--epochs: expected", "--seed: expected"]),
+    ],
+)
+def test_what_is_missing_or_wrong_on_a_command_line_is_said_all_at_once(kdzoo, words, faults):
+    said = kdzoo(*words)
+    assert_refused(said, *faults)
+    assert len(said.err.splitlines()) == len(faults)
+    assert "  " not in said.err
+
+
 def test_faults_of_numbers_are_said_together(kdzoo):
     assert_refused(kdzoo("bench", "--temperatures", "0", "--alphas", "2"), "temperature", "alphas")
 

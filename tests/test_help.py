@@ -288,7 +288,10 @@ def test_columns_is_honoured_in_a_pipe(kdzoo, monkeypatch):
         monkeypatch.setenv("COLUMNS", columns)
         widths[columns] = max(map(len, kdzoo("methods").out.splitlines()))
     assert widths["40"] <= 40 < widths["80"] <= 80 < widths["120"] <= 120
-    assert widths[""] == widths["200"]
+    assert widths["120"] < widths["200"] <= 200
+    whole = json.loads(kdzoo("methods", "--json").out)
+    lines = {line.split()[0]: line for line in kdzoo("methods").out.splitlines()}
+    assert all((row["title"] or row["summary"]) in lines[row["method"]] for row in whole), "without it no cell is cut"
 
 
 def test_columns_that_fit_are_shown_in_order_of_importance():

@@ -18,7 +18,7 @@ import typer
 from pydantic import ValidationError
 from typer.main import get_command
 
-from kdzoo.cli.declare import EXIT_CODES, Group, option
+from kdzoo.cli.declare import EXIT_CODES, Group, UsageFaults, option
 from kdzoo.cli.interruption import INTERRUPTED, MESSAGE, Interrupted, was_interrupted
 from kdzoo.cli.output import print_message
 from kdzoo.cli.streams import DurableStream, make_streams_durable
@@ -143,6 +143,8 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
         if was_interrupted():  # an import that is interrupted may fail with anything
             print_message(MESSAGE)
             return INTERRUPTED
+        if isinstance(error, UsageFaults):
+            return _report_problems([problem for fault in error.faults for problem in _usage_problems(fault)], debug)
         if _is_usage(error):
             return _report_problems(_usage_problems(error), debug)
         if debug:
@@ -169,7 +171,7 @@ def _is_usage(error: Exception) -> bool:
 
 def _usage_problems(error: Exception) -> list[str]:
     """What the parser found, in a line; nothing where it has just printed the help."""
-    text: str = error.format_message()  # type: ignore[attr-defined]
+    text = " ".join(error.format_message().split())  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     hint = f"see {context.command_path if context else 'kdzoo'} --help"
     if (name := getattr(error, "option_name", "")) and hasattr(error, "possibilities"):

@@ -13,7 +13,7 @@ from kdzoo.cli.declare import SWEEP, option
 from kdzoo.cli.dry_run import print_plan
 from kdzoo.cli.notify import NOTIFY, kept_command, notification
 from kdzoo.cli.options import Config, RetryFailed, SmallStem
-from kdzoo.cli.output import console
+from kdzoo.cli.output import console, print_view
 from kdzoo.cli.training import configure_bench, print_lines, report_failures, train_missing
 from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig
@@ -97,7 +97,7 @@ def train_searches(config: BenchConfig, *, command: str, retry_failed: bool, dry
     from kdzoo.suite.report.terminal import sections_view
 
     table = write_searches(folder)
-    console().print(sections_view([(f"{config.name}: {number_of(config.searches or 1, 'search', 'searches')}", table)], console().width))
+    print_view(sections_view([(f"{config.name}: {number_of(config.searches or 1, 'search', 'searches')}", table)], console().width))
     first = shlex.join(["kdzoo", "leaderboard", str(folder / "search-1")])
     print_lines([f"searches: {folder / 'searches.md'}, with searches.csv beside it; each is a bench: {first}"])
     return failed

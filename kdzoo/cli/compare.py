@@ -10,7 +10,7 @@ from kdzoo.cli.declare import argument, option
 from kdzoo.cli.lookup import RUN_ID, bench_folder, find_all, run_folder, search_hint
 from kdzoo.cli.lookup import benches as known_benches
 from kdzoo.cli.options import AsJson, ResultsFolder
-from kdzoo.cli.output import console, print_message
+from kdzoo.cli.output import console, print_message, print_view
 from kdzoo.cli.table_options import Columns, Filter, Sort, TableFormat, TableFormatOption, filter_and_sort
 from kdzoo.errors import InputError
 
@@ -78,7 +78,7 @@ def compare(
     output_format = TableFormat.json if as_json else output_format
     if output_format is TableFormat.table:
         tables = comparison_sections(frame, comparison.names, comparison.task.headline)
-        console().print(comparison_view(tables, comparison.names, comparison.task.headline, console().width, columns))
+        print_view(comparison_view(tables, comparison.names, comparison.task.headline, console().width, columns))
     else:
         print(render(columns_of(frame, columns or ALL_COLUMNS), output_format, comparison.task).rstrip("\n"))
     for warning in comparison.warnings:
@@ -102,7 +102,7 @@ def print_published(
     frame = filter_and_sort(comparison.frame, sort, only, TASK)
     if output_format is TableFormat.table:
         marks = [f"{letter}  {mark}" for letter, mark in legend(frame)]
-        console().print(beside_view(beside_sections(frame), [*marks, *comparison.notes], console().width, columns))
+        print_view(beside_view(beside_sections(frame), [*marks, *comparison.notes], console().width, columns))
         return 0
     print(render(columns_of(frame, columns or ALL_COLUMNS), output_format, TASK).rstrip("\n"))
     for note in comparison.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -58,11 +59,44 @@ def hide_types(parameters: list[Any]) -> list[Any]:
     return parameters
 
 
+class UsageFaults(Exception):
+    """What the option parser finds wrong with several options and arguments of one command line, each as it raises it."""
+
+    def __init__(self, faults: Sequence[Exception]) -> None:
+        super().__init__(*faults)
+        self.faults = faults
+
+
 class Command(TyperCommand):
-    """A command whose help names no types."""
+    """A command whose help names no types, and whose options are all read before what is wrong with any of them is told."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return hide_types(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if getattr(error, "param", None) is None:  # it is no fault of an option's or argument's value
+                raise
+            faults = self._faults(ctx, words)
+            if len(faults) < 2:
+                raise
+            raise UsageFaults(faults) from error
+
+    def _faults(self, ctx: Any, words: list[str]) -> list[Exception]:
+        """What is wrong with each option and argument of a command line by itself."""
+        options, rest, _ = self.make_parser(ctx).parse_args(args=words)
+        faults: list[Exception] = []
+        for parameter in self.get_params(ctx):
+            try:
+                parameter.handle_parse_result(ctx, options, rest)
+            except Exception as error:
+                if getattr(error, "param", None) is None:
+                    raise
+                faults.append(error)
+        return faults
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]

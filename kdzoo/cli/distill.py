@@ -9,7 +9,7 @@ from kdzoo.cli import complete
 from kdzoo.cli.bench_options import takes_options
 from kdzoo.cli.declare import TRAINING, argument, option
 from kdzoo.cli.export import ExportFormat, Int8Option
-from kdzoo.cli.output import console, print_text, wrapped
+from kdzoo.cli.output import console, print_text
 from kdzoo.cli.training import training_display
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.options import ONE_RUN, PAIR, RESULTS
@@ -167,11 +167,9 @@ def distill(
 
     with training_display() as display:
         verdict = distill_folder(wish, display.handle)
-    screen = console()
-    lines = table_of_width(verdict, screen.width, f"{out / 'README.md'}")
+    lines = table_of_width(verdict, console().width, f"{out / 'README.md'}")
     places = f"weights, classes and how to use them: {out}/; what it confuses: {out}/{PAGE}"
-    text = wrapped("\n".join([conclusion(verdict), "", places]), screen.width)
-    screen.print("\n".join(["", *lines, "", text]), markup=False, soft_wrap=True)
+    print_text("\n".join(["", *lines, "", conclusion(verdict), "", places]))
     return 0
 
 
@@ -198,5 +196,5 @@ def _print_likeness(wish: Wish) -> int:
     with training_display() as display:
         likeness = distill_unlabelled(wish, display.handle)
     print_text(str(likeness))
-    console().print(f"\nweights and how to use them: {wish.results}/", markup=False, soft_wrap=True)
+    print_text(f"\nweights and how to use them: {wish.results}/")
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from kdzoo.cli.declare import option
 from kdzoo.cli.lookup import choose_bench
 from kdzoo.cli.options import AsJson, OneBench, ResultsFolder
-from kdzoo.cli.output import console
+from kdzoo.cli.output import console, print_view
 from kdzoo.cli.table_options import Columns, Filter, Sort, TableFormat, TableFormatOption, filter_and_sort
 from kdzoo.errors import InputError, raise_if_any
 from kdzoo.text import one_line
@@ -103,7 +103,7 @@ def print_leaderboard(
     board = filter_and_sort(tables.board, sort, only, bench.task)
     match output_format:
         case TableFormat.table:
-            console().print(leaderboard_view(bench, board, console().width, columns))
+            print_view(leaderboard_view(bench, board, console().width, columns))
         case TableFormat.md:
             print(as_markdown(bench, board, columns or ALL_COLUMNS), end="")
         case TableFormat.latex:
@@ -120,7 +120,7 @@ def print_per_class(folder: Path, output_format: TableFormat, sort: str | None, 
     from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of
     from kdzoo.suite.report.per_class import per_class_frame, per_class_sections
     from kdzoo.suite.report.render import render
-    from kdzoo.suite.report.terminal import sections_view
+    from kdzoo.suite.report.terminal import per_class_view
 
     bench = read_bench(folder)
     frame = filter_and_sort(per_class_frame(bench), sort, only, bench.task)
@@ -129,7 +129,7 @@ def print_per_class(folder: Path, output_format: TableFormat, sort: str | None, 
         return
     sections = [(title, columns_of(part, columns or ALL_COLUMNS)) for title, part in per_class_sections(bench, frame)]
     if output_format is TableFormat.table:
-        console().print(sections_view(sections, console().width))
+        print_view(per_class_view(sections, console().width))
     else:
         for title, part in sections:
             print(f"## {title}\n" if output_format is TableFormat.md else f"% {one_line(title)}")
@@ -157,7 +157,7 @@ def print_surface(
         raise InputError(f"surface: no setting of {method} meets --filter {' '.join(only or [])}")
     grids = swept_grids(bench, frame)
     if output_format is TableFormat.table:
-        console().print(grids_view(grids, console().width))
+        print_view(grids_view(grids, console().width))
     else:
         for grid in grids:
             print(f"## {grid.title}\n" if output_format is TableFormat.md else f"% {one_line(grid.title)}")

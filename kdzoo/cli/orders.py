@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kdzoo.cli.output import console, print_text
+from kdzoo.cli.output import console, print_text, print_view
 
 if TYPE_CHECKING:
     from kdzoo.suite.report.blocks import Block
@@ -21,7 +21,7 @@ def print_order(names: Sequence[str], blocks: Sequence[Block]) -> bool:
         return False
     outcomes = outcomes_of(blocks, names)
     tables = [("Gain over tuned KD in each table", shown_outcomes(outcomes, blocks, names)), ("The same order?", shown_orders(orders))]
-    console().print(sections_view(tables, console().width))
+    print_view(sections_view(tables, console().width))
     print_text(orders_words(blocks, outcomes))
     print_text(ORDERS_READ_AS)
     return True

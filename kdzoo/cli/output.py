@@ -1,4 +1,8 @@
-"""What the commands print: messages on standard error, text and JSON on standard output."""
+"""What the commands print: messages on standard error, text, tables and JSON on standard output.
+
+One rule for every line: a terminal breaks it between words, anywhere else it is whole, so that another program can read it.
+COLUMNS says how wide a table is, in a pipe too.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from kdzoo.text import in_encoding, one_line
 
 PIPE_WIDTH = 200
-"""columns of a table in a pipe, where COLUMNS does not say"""
+"""characters of a table in a pipe, where COLUMNS does not say: what has no room is left out column by column, and named"""
+UNBROKEN = 20_000
+"""the width at which nothing is broken"""
 PATIENCE_SECONDS = 2.0
 """how long somebody waits without asking what for"""
 LABEL = re.compile(r" *(?:\S+(?: \S+)? {2,})?")
@@ -55,9 +61,21 @@ def told_if_slow(text: str, seconds: float = PATIENCE_SECONDS) -> Iterator[None]
 def print_text(text: str, style: str = "") -> None:
     """Print text on standard output; a terminal breaks its lines between words, a pipe gets them whole."""
     screen = console()
-    lines = wrapped(text, screen.width) if screen.file.isatty() else text
+    lines = wrapped(text, screen.width) if screen.is_terminal else text
     screen.print(lines, style=style, markup=False, soft_wrap=True)
     screen.file.flush()
+
+
+def print_view(view: RenderableType) -> None:
+    """Print tables and paragraphs on standard output; a pipe gets both whole, unless COLUMNS says how wide tables are."""
+    screen = console()
+    if screen.is_terminal:
+        screen.print(view)
+        return
+    wide = screen if columns_variable() else PlainConsole(width=UNBROKEN, highlight=False)
+    with wide.capture() as printed:
+        wide.print(view, no_wrap=True, overflow="ignore", crop=False)  # of the paragraphs: a table's columns have their own
+    print("\n".join(map(str.rstrip, printed.get().splitlines())), flush=True)
 
 
 def wrapped(text: str, width: int) -> str:
@@ -85,9 +103,13 @@ def with_label(line: tuple[str, str]) -> str:
 
 def console() -> Console:
     """Standard output, as wide as COLUMNS says, else as the terminal is, else PIPE_WIDTH."""
+    return PlainConsole(width=columns_variable() or (None if sys.stdout.isatty() else PIPE_WIDTH), highlight=False)
+
+
+def columns_variable() -> int | None:
+    """What COLUMNS says; None where it says nothing."""
     columns = os.environ.get("COLUMNS", "")
-    from_variable = int(columns) if columns.isdigit() and int(columns) else None
-    return PlainConsole(width=from_variable or (None if sys.stdout.isatty() else PIPE_WIDTH), highlight=False)
+    return int(columns) if columns.isdigit() and int(columns) else None
 
 
 def print_json(value: object) -> None:

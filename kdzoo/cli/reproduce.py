@@ -16,7 +16,7 @@ from kdzoo.cli.declare import argument, option
 from kdzoo.cli.dry_run import plan_lines
 from kdzoo.cli.options import AsJson, DataRoot, FormatOption, ResultsFolder, RetryFailed, chosen_format
 from kdzoo.cli.orders import print_order
-from kdzoo.cli.output import console, print_message, print_text, with_label
+from kdzoo.cli.output import console, print_message, print_text, print_view, with_label
 from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.cli.training import open_launcher, prepare_bench, report_failures, train_missing, training_display
 from kdzoo.contract.methods import REGISTRY
@@ -228,9 +228,9 @@ def print_evidence(request: StudyRequest, evidence: Evidence) -> None:
 
     page = request.folder / PAGE
     if evidence.measured:
-        console().print(evidence_view(request.study.title, shown_frame(evidence.measured), console().width, str(page)))
+        print_view(evidence_view(request.study.title, shown_frame(evidence.measured), console().width, str(page)))
     for one in evidence.surfaces:
-        console().print(titled(one.spec.name, surface_frame(one), console().width))
+        print_view(titled(one.spec.name, surface_frame(one), console().width))
         if one.reason:
             print_text(one_line(f"not measured: {one.reason}"))
     if evidence.order is not None:

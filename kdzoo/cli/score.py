@@ -10,7 +10,7 @@ from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import bench_folder, find_all
 from kdzoo.cli.options import ResultsFolder
 from kdzoo.cli.orders import print_order
-from kdzoo.cli.output import console, print_text
+from kdzoo.cli.output import console, print_text, print_view
 from kdzoo.cli.table_options import TableFormat, TableFormatOption
 
 
@@ -44,7 +44,7 @@ def score(
         print(render(frame, output_format, read[0].task).rstrip("\n"))
         return 0
     title = f"Over {len(blocks)} tables: {', '.join(block.title for block in blocks)}"
-    console().print(sections_view([(title, shown_score(frame, blocks[0].metric))], console().width))
+    print_view(sections_view([(title, shown_score(frame, blocks[0].metric))], console().width))
     print_text(note_on_score(len(blocks)))
     names = [str(number) for number in range(1, len(blocks) + 1)]
     if print_order(names, blocks):

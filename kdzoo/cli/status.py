@@ -92,7 +92,7 @@ def status(
         records = _read_bench(bench_folder(bench, results))
         current = bench_status(records)
         open_rows = [*current["teachers"], *_not_done(current)]
-        print_parts([_summary(current), *_parts(current, open_rows, records.task.headline, screen)], screen)
+        print_parts([_summary(current), *_parts(current, open_rows, records.task.headline, screen)])
     return 0
 
 

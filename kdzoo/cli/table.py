@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdzoo.cli.cells import cell_text
-from kdzoo.cli.output import console, print_json, print_text
+from kdzoo.cli.output import UNBROKEN, columns_variable, console, print_json, print_text, print_view, wrapped
 from kdzoo.text import columns_that_fit, csv_text, in_encoding, markdown_text, number_of, one_line, shortened
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Format(StrEnum):
 class Column:
     """A column of a table; cell: its text in a row, a Text where it is a link. number: aligned to the right.
 
-    prose: a sentence, which is shortened between words where the terminal has room for SHORTEST characters of it, but not for all.
+    prose: a sentence, which is shortened between words where a terminal has room for SHORTEST characters of it, but not for all.
     """
 
     name: str
@@ -106,22 +106,24 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
     if title:
         print_text(title, style="italic")
     for part in table_parts(rows, columns, screen):
-        screen.print(part)
+        print_view(part)
 
 
 def table_parts(rows: Sequence[Row], columns: Sequence[Column], screen: Console) -> list[RenderableType]:
     """A table of the columns that fit on a screen, and a line that names the others."""
     cells = {column.name: [_cell(column, row, screen.encoding) for row in rows] for column in columns}
     widths = _widths(columns, cells, screen.width)
+    bounded = screen.is_terminal or columns_variable() is not None
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:
         if column.name in widths:
             table.add_column(column.name, overflow="fold", justify="right" if column.number else "left")
     for number in range(len(rows)):
-        table.add_row(*(_fitted(cells[name][number], width, screen.encoding) for name, width in widths.items()))
+        shown = [(cells[name][number], width if bounded else UNBROKEN) for name, width in widths.items()]
+        table.add_row(*(_fitted(cell, width, screen.encoding) for cell, width in shown))
     left = [column.name for column in columns if column.name not in widths]
     more = f"{number_of(len(left), 'more column')}: {', '.join(left)} (in a wider terminal, or with --format csv, md or json)"
-    return [table, Text(more, style="dim")] if left else [table]
+    return [table, Text(wrapped(more, screen.width) if bounded else more, style="dim")] if left else [table]
 
 
 def _widths(columns: Sequence[Column], cells: Mapping[str, Sequence[str | Text]], room: int) -> dict[str, int]:

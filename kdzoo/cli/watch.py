@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from kdzoo.cli.output import print_text, wrapped
+from kdzoo.cli.output import print_text, print_view, wrapped
 from kdzoo.suite.run.wording import clock_words
 from kdzoo.text import in_encoding
 
@@ -42,13 +42,13 @@ class View:
     running: bool
 
 
-def print_parts(parts: Sequence[Part], screen: Console) -> None:
+def print_parts(parts: Sequence[Part]) -> None:
     """Print paragraphs and tables one below the other."""
     for part in parts:
         if isinstance(part, str):
             print_text(part)
         else:
-            screen.print(part)
+            print_view(part)
 
 
 def watch(look: Callable[[], View], screen: Console) -> None:
@@ -76,7 +76,7 @@ def _watch_in_lines(look: Callable[[], View], screen: Console, pace: Pace) -> No
         view, seconds = _timed(look)
         pace.add(time.monotonic(), view.share)
         if view.ended:
-            print_parts([view.summary, *view.parts], screen)
+            print_parts([view.summary, *view.parts])
             return
         if view.summary != last:
             print_text(f"{time.strftime('%H:%M:%S')} {view.summary}   {pace.words(running=view.running)}")

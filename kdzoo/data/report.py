@@ -14,7 +14,7 @@ from kdzoo.data.transfer import classes_in_words
 from kdzoo.data.unlabelled import UnlabelledImages, in_common
 from kdzoo.runs.spec import TransferSpec
 from kdzoo.tasks.targets import is_labelled
-from kdzoo.text import number_of, shortened
+from kdzoo.text import number_of
 
 WIDTH = 80
 LINES = 6
@@ -100,9 +100,9 @@ def without_validation(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_lines(record: Mapping[str, Any], more: str | None = None) -> list[str]:
-    """A record in words: all of it, or, where `more` says what prints the rest, at most LINES lines of WIDTH columns.
+    """A record in words: all of it, or, where `more` says what prints the rest, at most LINES lines, those longer than WIDTH in brief.
 
-    The last line then counts what is not shown and names `more`, which is never cut.
+    The last line then counts what is not shown and names `more`.
     """
     channels, height, width = record["shape"]
     count = record["train"] + record["validation"] + record["test"] + record["unused"]
@@ -138,8 +138,8 @@ def _sizes(record: Mapping[str, Any], words: Callable[[Mapping[str, Any], str], 
 
 
 def _brief(line: str) -> str:
-    """A line of at most WIDTH characters: without the examples in parentheses, or else cut, where it is longer."""
-    return line if len(line) <= WIDTH else shortened(line.partition(" (")[0], WIDTH)
+    """A line without the examples in parentheses where it is longer than WIDTH; what is left is never cut."""
+    return line if len(line) <= WIDTH else line.partition(" (")[0]
 
 
 def transfer_lines(record: Mapping[str, Any]) -> list[str]:

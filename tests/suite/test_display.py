@@ -90,7 +90,7 @@ def seen(events: Iterable[Event | float], width: int = 100) -> tuple[list[str], 
 def test_a_pipe_gets_a_line_for_the_start_and_for_every_run_that_ends():
     assert plain([plan(), begin("hinton-1", "crd-2"), done("hinton-1", 0.956), failed("crd-2"), done("none-3", 0.92, setting="")]) == [
         "digits: 24 runs, 3 done",
-        "[ 4/24] hinton, T=4 alpha=0.9, seed 0: val top-1 95.6 %  test top-1 94.4 %  best so far",
+        "[ 4/24] hinton, T=4 alpha=0.9, seed 0: val top-1 95.6 %  test top-1 94.4 %  best on validation so far",
         "[ 5/24] crd, seed 2: failed: RuntimeError: loss became NaN at step 12",
         "2 runs trained together in 0:03",
         "[ 6/24] student alone, seed 0: val top-1 92.0 %  test top-1 94.4 %  3.2 s",
@@ -103,7 +103,7 @@ def test_failures_before_the_start_are_in_the_first_line():
 
 def test_the_best_is_chosen_on_validation_and_never_on_test():
     lines = plain([plan(), done("hinton-1", 0.90, test=0.80), done("at-2", 0.89, test=0.99), done("rkd-3", None, test=1.0)])
-    assert [line.endswith("  best so far") for line in lines[1:]] == [True, False, False]
+    assert [line.endswith("  best on validation so far") for line in lines[1:]] == [True, False, False]
 
 
 def test_without_validation_only_the_test_score_is_shown_and_nothing_is_called_best():
@@ -139,7 +139,7 @@ def test_a_teacher_is_not_counted_as_a_run_of_the_bench():
         "teacher resnet20: val top-1 98.1 %  test top-1 97.2 %",
     ]
     assert lines[3].startswith("[ 4/24] at")
-    assert lines[3].endswith("  best so far")
+    assert lines[3].endswith("  best on validation so far")
 
 
 # --- a terminal

@@ -16,7 +16,14 @@ from kdzoo.suite.report.footnotes import footnotes
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.markdown import as_markdown
 from kdzoo.suite.report.sections import display_frame, sections
-from kdzoo.suite.report.terminal import as_many_as_fit, essential_columns, frame_table, leaderboard_view, optional_columns
+from kdzoo.suite.report.terminal import (
+    as_many_as_fit,
+    essential_columns,
+    frame_table,
+    leaderboard_view,
+    optional_columns,
+    per_class_view,
+)
 from kdzoo.tasks.classification import TOP1
 
 
@@ -205,10 +212,34 @@ def test_in_a_pipe_the_width_is_that_of_columns_or_two_hundred(bench, kdzoo, mon
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
     lines = kdzoo("leaderboard", bench).out.splitlines()
-    assert widest - 30 < max(map(len, map(str.rstrip, lines))) <= widest
+    rule = next(number for number, line in enumerate(lines) if line.startswith("───"))
+    table = list(itertools.takewhile(bool, lines[rule:]))
+    assert len(table) == 5, "a row is a line"
+    assert widest - 30 < max(map(len, table)) <= widest
+    assert not any(line.endswith(" ") for line in lines)
     row = next(line for line in lines if " hinton " in line)
     assert len(row.split("  ")) > shows
-    assert "Verdict: it is not shown that the other method is better" in " ".join(lines)
+    assert any(line.startswith("Verdict: it is not shown that the other method is better") and line.endswith(".") for line in lines)
+    read = read_bench(bench)
+    board = leaderboard_frame(read)
+    notes = footnotes(read, board, [display_frame(board, TOP1)])
+    assert {note for note in notes if note.startswith(("Top-1", "With 3 seeds"))} <= set(lines), "a paragraph is a line too"
+
+
+@pytest.mark.parametrize(
+    ("width", "head"), [(120, "method setting n all 0"), (80, "method n all 0"), (48, "class images teacher at hinton")]
+)
+def test_errors_per_class_are_laid_out_so_that_no_class_is_broken_off(width, head):
+    names = ["images", "teacher", "at", "hinton"]
+    settings = ["", "", "weight 1.7 (dose 0.3)", "T=4 alpha=0.9"]
+    cells = {"method": names, "setting": settings, "n": ["", "1", "3", "3"], "all": ["359", "6.0", "23.7", "13.0"]}
+    frame = pd.DataFrame(cells | {str(label): ["36", "0.0", "12.3", "0.3"] for label in range(10)})
+    out = Console(file=io.StringIO(), width=width)
+    out.print(per_class_view([("Test errors per class", frame)], width))
+    lines = [line.rstrip() for line in out.file.getvalue().splitlines()]
+    assert lines[1].split()[: len(head.split())] == head.split()
+    assert sum(line.startswith("──") for line in lines) == 1, "it is one table"
+    assert max(map(len, lines)) <= width
 
 
 def test_a_long_setting_continues_on_the_next_line_before_the_rank_is_left_out(bench):

@@ -282,9 +282,9 @@ def test_progress_tells_the_headline_of_the_task_and_the_best_is_the_lowest_erro
         display.handle(event)
     assert file.getvalue().splitlines()[1:] == [
         "teacher resnet20: test RMSE 2",
-        "[1/3] at, seed 0: val RMSE 4.125  test RMSE 4.3  3.0 s  best so far",
+        "[1/3] at, seed 0: val RMSE 4.125  test RMSE 4.3  3.0 s  best on validation so far",
         "[2/3] hinton, T=4, seed 0: val RMSE 6  test RMSE 6.1  3.0 s",
-        "[3/3] at, seed 1: val RMSE 3.9  test RMSE 4  3.0 s  best so far",
+        "[3/3] at, seed 1: val RMSE 3.9  test RMSE 4  3.0 s  best on validation so far",
     ]
     console = Console(file=io.StringIO(), width=100, force_terminal=True, record=True)
     live = LiveDisplay(console, Time())

@@ -34,7 +34,7 @@ LONGEST_SETTING = 34
 """characters of a setting before it continues on the next line"""
 LONGEST_HEADING = 10
 """characters of a heading that is wider than its cells before it continues on the next line"""
-WORDS = {"method", "setting", "pair", "data", "phase", "recipe", "why", "table", "differs", "measure", "reached", "known reason"}
+WORDS = {"method", "setting", "class", "pair", "data", "phase", "recipe", "why", "table", "differs", "measure", "reached", "known reason"}
 
 
 def essential_columns(metric: Metric) -> tuple[str, ...]:
@@ -99,6 +99,20 @@ def comparison_view(
 def sections_view(sections: Sequence[tuple[str, pd.DataFrame]], width: int) -> RenderableType:
     """Tables below their titles, each in parts that fit into `width` characters."""
     return InPlainText(Group(*(titled(title, frame, width) for title, frame in sections)))
+
+
+def per_class_view(sections: Sequence[tuple[str, pd.DataFrame]], width: int) -> RenderableType:
+    """Errors per class below their titles, each table in the layout that is broken into the fewest parts of `width` characters.
+
+    First as it is; then without the settings, where no method has two; then with a row for each class.
+    """
+    parts = []
+    for title, whole in sections:
+        plain = whole.drop(columns="setting", errors="ignore") if whole["method"].is_unique else whole
+        turned = plain.set_index("method").T.rename_axis("class").reset_index() if plain["method"].is_unique else plain
+        frame = min((whole, plain, turned), key=lambda one: len(parts_of(one, width, (*REPEATED, "n", "class"))))
+        parts.append(titled(title, frame, width, (*REPEATED, "n", "class")))
+    return InPlainText(Group(*parts))
 
 
 def grids_view(grids: Sequence[Grid], width: int) -> RenderableType:
@@ -243,7 +257,6 @@ def frame_table(frame: pd.DataFrame, title: str | None = None) -> Table:
             justify="left" if is_words(name) else "right",
             overflow="fold",
             no_wrap=not breaks,
-            max_width=LONGEST_SETTING if breaks else None,
         )
     for _, row in frame.iterrows():
         table.add_row(*(Text(one_line(cell)) for cell in row), style="dim" if row.get("method") == TEACHER else None)

@@ -67,8 +67,7 @@ class PlainDisplay:
             case RunDone() | RunFailed() | RunPaused():
                 number = tracker.count("done") + tracker.count("failed")
                 line = f"[{number:{len(str(tracker.total))}}/{tracker.total}] {run_words(event)}: {ended_words(event, apart=apart)}"
-                best = f"{line}  best so far"
-                return best if tracker.best is event and len(best) <= self.console.width else line
+                return f"{line}  best on validation so far" if tracker.best is event else line
             case TeacherChecked():
                 return teacher_words(event)
             case DataLine(text) | Summary(text) | CommandToRun(text):
