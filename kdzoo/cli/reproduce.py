@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +27,7 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race
+from kdzoo.suite.study.begun import begun, study_folder
 from kdzoo.suite.study.hours import count_runs, hours
 from kdzoo.suite.study.speed import this_machine
 from kdzoo.suite.study.study import StudyStage
@@ -77,7 +78,7 @@ def reproduce(
     """
     if study is None:
         with REGISTRY.declarations():
-            return list_studies(chosen_format(output_format, as_json))
+            return list_studies(results, chosen_format(output_format, as_json))
     from kdzoo.suite.study.reproduce import request_study
 
     options = {"data_root": data_root, **execution}
@@ -95,21 +96,22 @@ def reproduce(
     return train_study(request, command=ctx.obj or "", retry_failed=retry_failed)
 
 
-def list_studies(output_format: Format) -> int:
-    """Print the studies that are shipped, with their size and how long they take."""
+def list_studies(results: Path, output_format: Format) -> int:
+    """Print the studies that are shipped: whether their runs are below `results`, how long they take, and their size."""
     rows, machine = [], this_machine(read_costs())
     for name, file in shipped_studies().items():
         study = read_study(file)
         time = hours(study, machine)
-        counts = [count_runs(study, stage) for stage in study.stages]
+        runs = sum(count_runs(study, stage) or 0 for stage in study.stages)
         rows.append(
             {
                 "study": name,
                 "title": study.title,
+                "measured": begun(study, study_folder(results, name)).words(runs, len(study.measured())),
                 "hours": time and round(time[0], 2),
                 "machine": time and time[1],
                 "estimated": time and not (study.time and study.time.measured),
-                "runs": sum(count or 0 for count in counts),
+                "runs": runs,
                 "seeds": study.seeds,
                 "stages": len(study.stages),
                 "numbers": len(study.measured()),
@@ -117,26 +119,31 @@ def list_studies(output_format: Format) -> int:
                 "source": study.source,
             }
         )
+    others = dict.fromkeys(str(row["machine"]) for row in rows if row["machine"] not in (None, machine.name))
+    marks = {machine.name: "", **{other: "*" * number for number, other in enumerate(others, 1)}}
     columns = [
         Column("study", lambda row: link(row["study"], row["source"])),
-        field("title", prose=True),
-        Column("hours", lambda row: _hours(row, machine.name), number=True),
+        Column("title", lambda row: str(row["title"]), prose=True, broken=True),
+        field("measured"),
+        Column("hours", lambda row: _hours(row, marks), number=True),
         field("runs", number=True),
         field("numbers", number=True),
         field("seeds", number=True),
         field("stages", number=True),
         field("claim", prose=True),
     ]
-    print_rows(rows, output_format, title=f"Hours on {machine.name}; ~: estimated, not measured", names=list(rows[0]), columns=columns)
+    on_others = "".join(f", {mark}: on {other}" for other, mark in marks.items() if mark)
+    title = f"Measured by runs in {study_folder(results, 'STUDY')}\nHours on {machine.name}{on_others}; ~: estimated, not measured"
+    print_rows(rows, output_format, title=title, names=list(rows[0]), columns=columns)
     return 0
 
 
-def _hours(row: Any, usual: str) -> str:
+def _hours(row: Any, marks: Mapping[str, str]) -> str:
+    """`~2.7*`, or `3.0 ` where only others have a mark, so that the digits stand below each other."""
     if row["hours"] is None:
         return "unknown"
     digits = ",.0f" if row["hours"] >= 10 else ".1f"
-    machine = "" if row["machine"] == usual else f" {row['machine']}"
-    return f"{'~' if row['estimated'] else ''}{row['hours']:{digits}}{machine}"
+    return f"{'~' if row['estimated'] else ''}{row['hours']:{digits}}{marks[row['machine']]:{max(map(len, marks.values()))}}"
 
 
 def print_plans(request: StudyRequest, *, retry_failed: bool) -> int:

@@ -27,6 +27,9 @@ GAP = 2
 SHORTEST = 34
 """characters that a column of prose is shortened to at the most"""
 
+NARROWEST = 24
+"""characters that a column of prose has at least where it continues on the next line"""
+
 Row = Mapping[str, Any]
 
 
@@ -44,12 +47,14 @@ class Column:
     """A column of a table; cell: its text in a row, a Text where it is a link. number: aligned to the right.
 
     prose: a sentence, which is shortened between words where a terminal has room for SHORTEST characters of it, but not for all.
+    broken: prose that is not shortened there, but continues on the next line, in NARROWEST characters at least.
     """
 
     name: str
     cell: Callable[[Row], str | Text]
     number: bool = False
     prose: bool = False
+    broken: bool = False
 
 
 def field(name: str, *, number: bool = False, prose: bool = False) -> Column:
@@ -114,12 +119,14 @@ def table_parts(rows: Sequence[Row], columns: Sequence[Column], screen: Console)
     cells = {column.name: [_cell(column, row, screen.encoding) for row in rows] for column in columns}
     widths = _widths(columns, cells, screen.width)
     bounded = screen.is_terminal or columns_variable() is not None
+    broken = [column.name for column in columns if column.broken]
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:
         if column.name in widths:
-            table.add_column(column.name, overflow="fold", justify="right" if column.number else "left")
+            most = widths[column.name] if column.broken and bounded else None
+            table.add_column(column.name, overflow="fold", justify="right" if column.number else "left", max_width=most)
     for number in range(len(rows)):
-        shown = [(cells[name][number], width if bounded else UNBROKEN) for name, width in widths.items()]
+        shown = [(cells[name][number], width if bounded and name not in broken else UNBROKEN) for name, width in widths.items()]
         table.add_row(*(_fitted(cell, width, screen.encoding) for cell, width in shown))
     left = [column.name for column in columns if column.name not in widths]
     more = f"{number_of(len(left), 'more column')}: {', '.join(left)} (in a wider terminal, or with --format csv, md or json)"
@@ -129,8 +136,8 @@ def table_parts(rows: Sequence[Row], columns: Sequence[Column], screen: Console)
 def _widths(columns: Sequence[Column], cells: Mapping[str, Sequence[str | Text]], room: int) -> dict[str, int]:
     """The columns that are shown and their widths: prose has at least SHORTEST characters, and what the others leave."""
     whole = {name: max(cell_len(name), *(cell_len(str(cell)) for cell in texts), 0) for name, texts in cells.items()}
-    prose = [column.name for column in columns if column.prose]
-    least = {name: min(width, max(SHORTEST, cell_len(name))) if name in prose else width for name, width in whole.items()}
+    prose = {column.name: NARROWEST if column.broken else SHORTEST for column in columns if column.prose}
+    least = {name: min(width, max(prose[name], cell_len(name))) if name in prose else width for name, width in whole.items()}
     widths = {name: least[name] for name in columns_that_fit(least, room, gap=GAP)}
     spare = room - sum(widths.values()) - GAP * (len(widths) - 1)
     for name in filter(widths.__contains__, prose):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 
+import pandas as pd
 import pytest
 import yaml
 from test_leaderboard import objective, write
@@ -14,6 +15,7 @@ from kdzoo.runs.costs import RunCost
 from kdzoo.runs.cpu import cpu_model
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec
 from kdzoo.suite.plan.starts import Start, keep_start
+from kdzoo.suite.study.begun import study_folder
 from kdzoo.suite.study.evidence import write_evidence
 from kdzoo.suite.study.hours import hours
 from kdzoo.suite.study.reproduce import check_stages, request_study
@@ -439,8 +441,38 @@ def test_the_studies_are_listed_with_their_hours_at_80_columns(kdzoo, monkeypatc
     assert max(map(len, told.out.splitlines())) <= 80
     (line,) = [line.split() for line in told.out.splitlines() if line.startswith("tutorial-cnn")]
     assert line[:3] == ["tutorial-cnn", "Two", "small"]
-    assert line[-2:] == ["~0.4", "10"]
+    assert line[-2:] == ["no", "~0.4"]
+    titles = {row["study"]: row["title"] for row in json.loads(kdzoo("reproduce", "--json").out)}
+    assert "…" not in told.out, "a title continues on the next line"
+    assert all(word in told.out for title in titles.values() for word in title.split())
     assert "did you mean 'tutorial-cnn'?" in kdzoo("reproduce", "tutorial-cn").err
+
+
+def test_the_list_of_studies_says_how_much_of_each_is_measured(kdzoo, place):
+    study = read_study(study_file("hinton-mnist"))
+    folder = study_folder(place / "results", "hinton-mnist")
+
+    def told() -> str:
+        return next(row["measured"] for row in json.loads(kdzoo("reproduce", "--json").out) if row["study"] == "hinton-mnist")
+
+    assert told() == "no"
+    for stage in study.benches:
+        for number in range(10):
+            run = folder / stage.name / "runs" / f"none-{number}"
+            run.mkdir(parents=True)
+            (run / "run.json").write_text("{}")
+    assert told() == "no", "they are planned alone"
+    files = [run / "result.json" for run in folder.glob("*/runs/*")]
+    for file in files[:-1]:
+        file.write_text("{}")
+    assert told() == "part: 29 of 30 runs"
+    files[-1].write_text("{}")
+    assert told() == "yes, 0 of 11 numbers", "its table is not written yet"
+    rows = [{"measure": one.name, "n": 5, "planned": 5, "mean": 3.5} for one in study.measured()]
+    rows[0] |= {"n": 4}
+    rows[1] |= {"n": 0, "mean": None}
+    pd.DataFrame([*rows, {"measure": "a row of a race", "mean": 2.0}]).to_csv(folder / "results.csv", index=False)
+    assert told() == "yes, 9 of 11 numbers"
 
 
 def test_what_a_stage_takes_from_earlier_ones_is_something_they_train(tmp_path):

@@ -9,6 +9,7 @@ import pandas as pd
 
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.suite.report.table_files import as_csv
+from kdzoo.suite.study.begun import TABLE
 from kdzoo.suite.study.evidence_page import page
 from kdzoo.suite.study.evidence_table import evidence_frame
 from kdzoo.suite.study.measured import Measured
@@ -20,7 +21,7 @@ from kdzoo.suite.study.study import Study
 from kdzoo.suite.study.surface_table import FILE as SURFACES
 from kdzoo.suite.study.surface_table import Drawn, draw_all, surfaces_csv
 
-TABLE, PAGE = "results.csv", "README.md"
+PAGE = "README.md"
 
 
 @dataclass(frozen=True)

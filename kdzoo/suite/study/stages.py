@@ -20,14 +20,6 @@ from kdzoo.suite.study.steps.step import network_file
 from kdzoo.suite.study.study import Study, StudyStage
 from kdzoo.suite.study.which import Of, Which
 
-PAPERS = "papers"
-"""the folder of studies below that of all benches"""
-
-
-def study_folder(results: Path, name: str) -> Path:
-    """Where a study's stages and its table lie."""
-    return results / PAPERS / name
-
 
 def stage_config(study: Study, stage: StudyStage, folder: Path, seeds: int | None, more: Mapping[str, Any]) -> BenchConfig:
     """The bench of a stage in a study's folder, with what it takes from the stages before it, which have to be done.

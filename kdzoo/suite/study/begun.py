@@ -1,0 +1,55 @@
+"""How much of a study has been measured, read off its folder. Free of torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdzoo.files import read_file
+from kdzoo.suite.study.study import Study
+
+TABLE = "results.csv"
+PAPERS = "papers"
+"""the folder of studies below that of all benches"""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a study's folder holds: how many runs are planned there and done, how many of its numbers are measured by all seeds."""
+
+    planned: int
+    done: int
+    measured: int
+
+    def words(self, runs: int, numbers: int) -> str:
+        """`yes, 9 of 11 numbers`, `part: 3 of 30 runs` or `no`, of a study that trains so many runs for so many numbers."""
+        total = max(runs, self.planned)
+        if not self.done:
+            return "no"
+        if self.done < total:
+            return f"part: {self.done} of {total:,} runs"
+        return f"yes, {self.measured} of {numbers} numbers" if numbers else "yes"
+
+
+def study_folder(results: Path, name: str) -> Path:
+    """Where a study's stages and its table lie."""
+    return results / PAPERS / name
+
+
+def begun(study: Study, folder: Path) -> Begun:
+    """How far a study is whose stages lie in a folder; nothing where there is none."""
+    runs = [folder / stage.name / "runs" for stage in study.benches]
+    planned, done = (sum(len(list(place.glob(f"*/{file}"))) for place in runs) for file in ("run.json", "result.json"))
+    return Begun(planned, done, _measured(folder / TABLE, {one.name for one in study.measured()}))
+
+
+def _measured(table: Path, names: Container[str]) -> int:
+    """The numbers of these names in a study's table that every seed has a value for."""
+    try:
+        rows = [row for row in csv.DictReader(io.StringIO(read_file(table).decode())) if row["measure"] in names]
+        return sum(bool(row["mean"]) and float(row["n"]) >= float(row["planned"]) for row in rows)
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or another version's
+        return 0
