@@ -18,7 +18,7 @@ from kdzoo.errors import InputError
 from kdzoo.runs.options import ExecutionSpec
 from kdzoo.suite.run.launchers.gpus import VISIBLE, see_own_gpu
 from kdzoo.suite.run.sharing import problems_of_sharing
-from kdzoo.suite.run.torchrun import TorchrunProcess, torchrun_process
+from kdzoo.suite.run.torchrun import TorchrunProcess, asks_for_cpu, asks_for_torchrun, torchrun_process
 
 pytestmark = pytest.mark.slow
 BENCH = "bench --data digits --methods hinton,rkd --temperatures 4 --seeds 1 --no-refit --keep student --threads 1"
@@ -113,6 +113,30 @@ def test_options_that_torchrun_decides_are_refused_and_all_processes_end(place):
     assert process.returncode != 0
     assert "torchrun has started 2 processes; give --processes-per-run 2, got 1" in told
     assert "jobs: expected 1" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "on_cpu"),
+    [
+        ("bench --device cpu", True),
+        ("bench --device=cpu -c gpu.yaml", True),
+        ("bench -c cpu.yaml", True),
+        ("bench -ccpu.yaml", True),
+        ("bench --config cpu.yaml", True),
+        ("bench --config=cpu.yaml --device cuda", False),
+        ("bench -c gpu.yaml", False),
+        ("bench -c gone.yaml", False),
+        ("bench -c broken.yaml", False),
+        ("bench", False),
+    ],
+)
+def test_a_device_and_a_launcher_count_wherever_they_are_named(place, words, on_cpu):
+    (place / "cpu.yaml").write_text("device: cpu\nlauncher: torchrun\n")
+    (place / "gpu.yaml").write_text("device: cuda\n")
+    (place / "broken.yaml").write_text("device: [cpu\n")
+    assert asks_for_cpu(words.split()) is on_cpu
+    assert asks_for_torchrun(words.split()) is ("cpu.yaml" in words)
+    assert asks_for_torchrun([*words.split(), "--launcher", "torchrun"])
 
 
 def test_a_process_of_torchruns_knows_its_place_and_sees_its_own_gpu(monkeypatch):

@@ -48,7 +48,7 @@ def evaluate(
     options = {**execution, "threads": execution["threads"] or recorded_threads, "plugin": plugin}
     from kdzoo.training.located import LocatedRun, moved_to
 
-    now = _measured(LocatedRun.read(folder).moved(moved_to(data, data_root, transfer_data)), bench_config(read_options(options), None))
+    now = _measured(LocatedRun.read(folder, moved_to(data, data_root, transfer_data)), bench_config(read_options(options), None))
     names = task_named(folder.read_plan()[0].data.task).own_names
     rows = [{"metric": name, "recorded": earlier[name], "measured": now[name]} for name in names if earlier.get(name) is not None]
     same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)

@@ -87,7 +87,7 @@ def export(
     load_plugins(config.plugin)
     folder = delivered_run(Path(run)) or run_folder(run, results)
     exported = export_run(
-        LocatedRun.read(folder).moved(moved_to(data, data_root, transfer_data)),
+        LocatedRun.read(folder, moved_to(data, data_root, transfer_data)),
         output_format.value,
         out,
         pixels=pixels,

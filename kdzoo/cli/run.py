@@ -21,7 +21,6 @@ from kdzoo.suite.plan.layers import bench_config
 from kdzoo.tasks.known import task_named
 
 if TYPE_CHECKING:
-    from kdzoo.suite.plan.planned import PlannedRun
     from kdzoo.suite.run.prepare import Prepared
 
 
@@ -74,19 +73,12 @@ def _prepared(folder: RunFolder, config: BenchConfig, places: Mapping[str, str])
 
     places: where its data lie now, as far as they have moved.
     """
-    from kdzoo.suite.plan.planned import Plan
+    from kdzoo.suite.plan.planned import Plan, PlannedRun
     from kdzoo.suite.run.prepare import device_of, schedule, states_of
+    from kdzoo.training.located import read_plan_at
 
-    planned = _planned(folder, places)
+    planned = PlannedRun(*read_plan_at(folder, places))
     teacher = teacher_store().run(str(planned.about.get("teacher_id")))
-    teachers = {teacher.id: _planned(teacher, places)} if (teacher.path / "run.json").exists() else {}
+    teachers = {teacher.id: PlannedRun(*read_plan_at(teacher, places))} if (teacher.path / "run.json").exists() else {}
     plan = Plan(folder.id, folder.path.parent.parent, (planned,), teachers, 1)
     return schedule(config, plan, device_of(config.device), None, states_of(plan))
-
-
-def _planned(folder: RunFolder, places: Mapping[str, str]) -> PlannedRun:
-    """A run as its run.json has it, with its data where they lie now."""
-    from kdzoo.suite.plan.planned import PlannedRun
-
-    run, about = folder.read_plan()
-    return PlannedRun(run, {**about, "paths": {**about.get("paths", {}), **places}})

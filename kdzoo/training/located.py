@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -26,18 +26,21 @@ class LocatedRun:
     paths: Mapping[str, Any]
 
     @staticmethod
-    def read(folder: RunFolder) -> LocatedRun:
-        run, about = folder.read_plan()
-        return LocatedRun(run, folder, about.get("paths", {}))
-
-    def moved(self, places: Mapping[str, str]) -> LocatedRun:
-        """The same run with its data somewhere else (`moved_to`): their content is compared when they are read."""
-        return replace(self, paths={**self.paths, **places})
+    def read(folder: RunFolder, places: Mapping[str, str] | None = None) -> LocatedRun:
+        """A run as its folder has it. places: where its data lie now, as far as they have moved (`moved_to`)."""
+        run, about = read_plan_at(folder, places or {})
+        return LocatedRun(run, folder, about["paths"])
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
         """The methods of the run, which all its objectives share; raises InputError for one that is unknown or of another version."""
         return terms_of(self.run.objective)
+
+
+def read_plan_at(folder: RunFolder, places: Mapping[str, str]) -> tuple[Run, dict[str, Any]]:
+    """A run and what is recorded beside it, with its data where they lie now: their content is compared when they are read."""
+    run, about = folder.read_plan()
+    return run, {**about, "paths": {**about.get("paths", {}), **places}}
 
 
 def moved_to(data: str | None, data_root: str | None, transfer_data: str | None) -> dict[str, str]:

@@ -441,7 +441,7 @@ def test_the_studies_are_listed_with_their_hours_at_80_columns(kdzoo, monkeypatc
     assert max(map(len, told.out.splitlines())) <= 80
     (line,) = [line.split() for line in told.out.splitlines() if line.startswith("tutorial-cnn")]
     assert line[:3] == ["tutorial-cnn", "Two", "small"]
-    assert line[-2:] == ["no", "~0.4"]
+    assert line[line.index("no") :][:2] == ["no", "~0.4"]
     titles = {row["study"]: row["title"] for row in json.loads(kdzoo("reproduce", "--json").out)}
     assert "…" not in told.out, "a title continues on the next line"
     assert all(word in told.out for title in titles.values() for word in title.split())
