@@ -13,6 +13,8 @@ FORMULA = ("=", "+", "-", "@")
 """how a cell begins that a spreadsheet takes for a formula"""
 MARKDOWN = re.compile(r"[\\`|]|!(?=\[)|\](?=[(\[])")
 """what begins or ends code, an image, a link or a cell; brackets of an interval do neither"""
+NOT_ZERO = re.compile(r"[1-9n]")
+"""what a number has that is not written as zero: a digit, or the n of nan and inf"""
 TAG = re.compile(r"<(?=[A-Za-z/!?])")
 """what begins a tag of HTML; `<0.001` does not"""
 PLAIN = {"±": "+-", "−": "-", "–": "-", "—": "-", "→": "->", "≤": "<=", "≥": ">=", "×": "x", "·": "-", "…": "...", "²": "^2"}
@@ -32,6 +34,12 @@ def number_of(count: int, noun: str, plural: str = "") -> str:
 def are(count: int, noun: str, plural: str = "") -> str:
     """`1 run is`, `2 runs are`."""
     return f"{number_of(count, noun, plural)} {'is' if count == 1 else 'are'}"
+
+
+def fixed(value: float, form: str) -> str:
+    """A number in a format such as `+.2f`; one that rounds to zero has no sign."""
+    text = f"{value:{form}}"
+    return text if NOT_ZERO.search(text) else text.lstrip("+-")
 
 
 def one_line(text: object) -> str:

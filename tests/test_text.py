@@ -9,7 +9,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdzoo.cli.output import wrapped
-from kdzoo.text import LONGEST, csv_text, markdown_text, one_line
+from kdzoo.tasks.classification import TOP1
+from kdzoo.text import LONGEST, csv_text, fixed, markdown_text, one_line
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (-0.004, "+.2f", "0.00"),
+        (0.004, "+.2f", "0.00"),
+        (-0.0, ".4g", "0"),
+        (-0.006, "+.2f", "-0.01"),
+        (0.006, "+.2f", "+0.01"),
+        (-1e-9, ".4g", "-1e-09"),
+        (float("-inf"), "+.2f", "-inf"),
+        (-0.0004, ".0%", "0%"),
+    ],
+)
+def test_a_number_that_rounds_to_zero_has_no_sign(value: float, form: str, text: str) -> None:
+    assert fixed(value, form) == text
+
+
+def test_an_end_of_an_interval_shows_on_which_side_of_zero_it_lies() -> None:
+    ends = (-0.00004, 0.0000312, 0.0, -0.0000001, -0.00006)
+    assert [TOP1.bound_text(end) for end in ends] == ["-0.004", "+0.003", "0.00", "0.00", "-0.01"]
+    assert TOP1.difference_text(-0.00004) == "0.00"
 
 
 @given(st.text())

@@ -77,6 +77,15 @@ def test_predictions_of_another_run_are_left_out_of_the_reliability_and_told(tmp
     assert KINDS[ChartKind.reliability].omissions(tables) == ("The predictions of 1 run are damaged, or another run's, and left out.",)
 
 
+@pytest.mark.parametrize("kind", [ChartKind.reliability, ChartKind.classes])
+def test_a_chart_of_classes_asks_a_task_without_any_for_no_files(tmp_path, kind):
+    bench = DIGITS.parent / "features"
+    reason = f"features has no {kind} to draw: it takes a task of classes, and the task of this bench is features"
+    with pytest.raises(InputError) as refused:
+        write_plot(tables_of(bench), kind, tmp_path / "chart.svg")
+    assert list(refused.value.problems) == [f"plot: {reason}"]
+
+
 EPOCHS = 5
 
 

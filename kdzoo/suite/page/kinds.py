@@ -216,13 +216,22 @@ def _nothing(tables: BenchTables) -> tuple[str, ...]:
 class Kind:
     """A kind of charts. frame: the rows of all of them; charts: from some or all of these rows; needs: without what there is none.
 
-    omissions: what the charts leave out because files cannot be read, a sentence each.
+    omissions: what the charts leave out because files cannot be read, a sentence each. of_classes: whether only a task of classes has any.
     """
 
     frame: Callable[[BenchTables], pd.DataFrame]
     charts: Callable[[pd.DataFrame, BenchTables], Iterator[Chart]]
     needs: str
     omissions: Callable[[BenchTables], tuple[str, ...]] = _nothing
+    of_classes: bool = False
+
+    def reason_for_none(self, tables: BenchTables) -> str:
+        """Why a bench has no chart of this kind."""
+        task = tables.bench.task
+        if self.of_classes and not task.of_classes:
+            return f"it takes a task of classes, and the task of this bench is {task.name}"
+        done = any(record.state == "done" for record in tables.bench.records)
+        return f"it takes {self.needs}" if done else "no run is done"
 
 
 A_SWEEP = "a method of which two settings or more are done"
@@ -235,13 +244,14 @@ KINDS: Mapping[ChartKind, Kind] = {
         lambda tables: tables.curves.frame, _curves, "the metrics.jsonl of runs that are done", lambda tables: tables.curves.omissions
     ),
     ChartKind.classes: Kind(
-        lambda tables: tables.classes, _classes, "the student alone, and errors per class in its results and in a method's"
+        lambda tables: tables.classes, _classes, "the student alone, and errors per class in its results and in a method's", of_classes=True
     ),
     ChartKind.reliability: Kind(
         lambda tables: tables.reliability,
         _reliability,
         "runs with their predictions.npz, which they keep unless --keep leaves it out",
         _damaged_predictions,
+        of_classes=True,
     ),
     ChartKind.agreement: Kind(lambda tables: tables.agreement, _agreement, "two healthy rows with a teacher"),
 }

@@ -54,8 +54,7 @@ def write_plot(tables: BenchTables, kind: ChartKind, file: Path, conditions: Seq
         frame = filtered(frame, condition)
     charts = list(KINDS[kind].charts(frame, tables))
     if not charts:
-        done = any(record.state == "done" for record in tables.bench.records)
-        reason = f"it takes {KINDS[kind].needs}" if done else "no run is done"
+        reason = KINDS[kind].reason_for_none(tables)
         nothing = f"plot: {tables.bench.name} has no {kind} to draw{' for these rows' * bool(conditions)}: {reason}"
         raise InputError(nothing, *KINDS[kind].omissions(tables))
     write_bytes(drawn, WRITERS[ending](specification(charts)))

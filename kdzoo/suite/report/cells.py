@@ -11,6 +11,7 @@ import pandas as pd
 from kdzoo.suite.plan.config import NONE
 from kdzoo.suite.report.settings import Setting
 from kdzoo.tasks.task import Metric
+from kdzoo.text import fixed
 
 STUDENT_ALONE = "student alone"
 
@@ -21,7 +22,7 @@ def method_words(method: str) -> str:
 
 
 def number_text(value: float, form: str, unit: str = "") -> str:
-    return "" if pd.isna(value) else f"{value:{form}}{unit}"
+    return "" if pd.isna(value) else f"{fixed(value, form)}{unit}"
 
 
 def passes_text(row: pd.Series) -> str:
@@ -95,7 +96,7 @@ def bounds_of(row: pd.Series, name: str, metric: Metric) -> str:
 
 
 def _range(low: float, high: float, metric: Metric) -> str:
-    return "" if pd.isna(low) else f"[{metric.difference_text(low)}, {metric.difference_text(high)}]"
+    return "" if pd.isna(low) else f"[{metric.bound_text(low)}, {metric.bound_text(high)}]"
 
 
 def holm_mark(significant: object) -> str:

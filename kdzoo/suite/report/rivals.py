@@ -31,8 +31,8 @@ class Rival:
     @property
     def gain(self) -> str:
         """The gain over the control with its sign and its interval."""
-        amount, low, high = (self.metric.difference_text(number) for number in (self.difference, self.low, self.high))
-        return f"{amount} [{low}, {high}]"
+        low, high = self.metric.bound_text(self.low), self.metric.bound_text(self.high)
+        return f"{self.metric.difference_text(self.difference)} [{low}, {high}]"
 
     @property
     def shortfall(self) -> str:

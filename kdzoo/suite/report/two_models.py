@@ -16,6 +16,7 @@ from kdzoo.runs.store import RunFolder
 from kdzoo.suite.report.error_model import LEVEL
 from kdzoo.suite.report.intervals import mcnemar_p
 from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.text import fixed
 
 DRAWS = 20_000
 
@@ -40,11 +41,12 @@ class TwoModels:
     only_second_saw: int = 0
 
     def __str__(self) -> str:
+        difference, low, high = (fixed(100 * value, "+.2f") for value in (self.difference, self.low, self.high))
         return self._left_out() + (
             f"These two models, not their methods, on {self.images} test images:\n"
             f"  {self.first}: {self.first_right:.2%}\n  {self.second}: {self.second_right:.2%}\n"
             f"  right alone: the first on {self.only_first} images, the second on {self.only_second}\n"
-            f"  second - first: {100 * self.difference:+.2f} points [{100 * self.low:+.2f}, {100 * self.high:+.2f}] (paired bootstrap "
+            f"  second - first: {difference} points [{low}, {high}] (paired bootstrap "
             f"over images, 95 %); exact McNemar test p = {self.p:.3g}"
         )
 
