@@ -281,8 +281,10 @@ def import_everything() -> None:
     import kdzoo.suite.run.bench
     import kdzoo.suite.study  # noqa: F401
     from kdzoo.contract.methods import REGISTRY
+    from kdzoo.models.names import load_zoo
 
     REGISTRY.names()
+    load_zoo()
     if len(list(Path("/proc/self/task").iterdir())) > 1 or torch.cuda.is_initialized():
         raise RuntimeError("a process with several threads, or one that has used a GPU, cannot be forked")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from kdzoo.contract.plugins import load_plugins
 from kdzoo.errors import InputError, WorkFailed
+from kdzoo.models.names import load_zoo
 from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import JobEnded, JobRefused, TeacherFailed, WorkerReady
 from kdzoo.suite.plan.jobs import Job
@@ -48,6 +49,7 @@ def main() -> None:
         signal.signal(signal.SIGUSR2, terminate)
     threading.Thread(target=_listen, args=(jobs_in, jobs, stopping), daemon=True).start()
     load_plugins(sys.argv[3:])
+    load_zoo()  # with timm, which takes seconds, while the process that started this one plans
     state = WorkerState(plugins=sys.argv[3:])
     sender.send(WorkerReady())
 
