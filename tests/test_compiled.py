@@ -5,14 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from trained_teachers import train_teachers
+from trained_teachers import written_bench
 
 from kdzoo.models import network
 from kdzoo.runs.events import Note, RunFailed
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.planned import Plan
-from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.train import Stopped
@@ -27,13 +25,8 @@ def _alone(tmp_path, monkeypatch):
 
 
 def planned(folder: Path, methods: str) -> Plan:
-    """A bench of one epoch on the digits, whose last batch is short; its teacher trained."""
-    options = {"data": "digits", "pairs": "digits", "recipe": "digits", "epochs": 1, "limit": 300, "seeds": "1", "name": "b"}
-    made = plan(bench_config({**options, "results": str(folder), "methods": methods, "set": {"teacher_recipe.epochs": 10}}, None))
-    for student in made.students:
-        made.store.run(student.run.id).plan(student.run, student.about)
-    train_teachers(made)
-    return made
+    """A bench of one epoch, whose last batch is short."""
+    return written_bench(folder, methods=methods, epochs=1, set={"teacher_recipe.epochs": 10})
 
 
 def ids_of(made: Plan) -> list[str]:

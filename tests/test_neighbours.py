@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from trained_teachers import train_teachers
+from trained_teachers import written_bench
 
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Batch, Progress
@@ -17,9 +17,7 @@ from kdzoo.contract.settings import current_settings
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.planned import Plan
-from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 
@@ -87,14 +85,9 @@ def written(folder: Path, *, harmful: bool) -> None:
     load_plugin(file)
 
 
-def planned(folder: Path, methods: str, **options) -> Plan:
-    """A bench of one epoch on some of the digits, under a teacher that is hardly trained; all of it written."""
-    given = {"results": str(folder), "name": "b", "data": "digits", "pairs": "digits", "recipe": "digits", "epochs": 1, "limit": 300}
-    made = plan(bench_config({**given, "seeds": "1", "methods": methods, "set": {"teacher_recipe.epochs": 2}, **options}, None))
-    for student in made.students:
-        made.store.run(student.run.id).plan(student.run, student.about)
-    train_teachers(made)
-    return made
+def planned(folder: Path, methods: str) -> Plan:
+    """A bench of one epoch under a teacher that is hardly trained."""
+    return written_bench(folder, methods=methods, epochs=1, set={"teacher_recipe.epochs": 2})
 
 
 def trained(made: Plan, **options) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, str]]:

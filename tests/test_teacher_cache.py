@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from trained_teachers import train_teachers
+from trained_teachers import written_bench
 
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
@@ -30,7 +30,6 @@ from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.planned import Plan
-from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.teachers.answers import forward_block, max_relative_difference
@@ -62,27 +61,10 @@ def _alone(tmp_path, monkeypatch):
 
 
 def planned(folder: Path, augment: dict[str, object], **options: object) -> Plan:
-    """A small bench on the digits, its teacher trained."""
-    given = {
-        "results": str(folder),
-        "name": "b",
-        "data": "digits",
-        "pairs": "digits",
-        "recipe": "digits",
-        "epochs": 3,
-        "limit": 230,  # the last batch of an epoch is short
-        "seeds": "2",
-        "methods": "hinton,rkd",
-        "set": {"teacher_recipe.epochs": 15, "teacher_recipe.augment.crop": "none", "teacher_recipe.augment.pad": 0, **augment},
-        **options,
-    }
-    if augment is ENDLESS:
-        given["set"] |= {"teacher_recipe.augment.size": 8}
-    made = plan(bench_config(given, None))
-    for student in made.students:
-        made.store.run(student.run.id).plan(student.run, student.about)
-    train_teachers(made)
-    return made
+    """A small bench whose students see augmented images; the last batch of an epoch is short."""
+    as_large = {"teacher_recipe.augment.size": 8} if augment is ENDLESS else {}
+    changes = {"teacher_recipe.augment.crop": "none", "teacher_recipe.augment.pad": 0, **augment, **as_large}
+    return written_bench(folder, **{"epochs": 3, "limit": 230, "seeds": "2", "methods": "hinton,rkd", **options, "set": changes})
 
 
 def trained(made: Plan, options: WorkerOptions, *, together: bool = True) -> dict[str, dict[str, bytes]]:

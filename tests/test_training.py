@@ -3,12 +3,12 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from trained_teachers import train_teachers
+from trained_teachers import written_bench
 
 from kdzoo.contract.needs import Need, Needs, Pass
 from kdzoo.contract.register import register
@@ -42,8 +42,6 @@ from kdzoo.training.run_student import build_member, load_trained_student
 from kdzoo.training.run_teacher import load_teacher
 from kdzoo.training.train import UNITS_AN_EPOCH, Stopped, fit
 
-METHODS = "hinton,at,crd,fitnet,rkd"
-
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path, monkeypatch):
@@ -51,27 +49,7 @@ def _alone(tmp_path, monkeypatch):
     torch.set_num_threads(1)
 
 
-def planned(folder: Path, **options) -> Plan:
-    """A bench on the digits with two epochs, its runs and its trained teacher written."""
-    given = {
-        "results": str(folder),
-        "name": "b",
-        "data": "digits",
-        "pairs": "digits",
-        "recipe": "digits",
-        "epochs": 2,
-        "limit": 300,
-        "seeds": "1",
-        "alphas": "0.3",
-        "methods": METHODS,
-        "set": {"teacher_recipe.epochs": 15},
-        **options,
-    }
-    made = plan(bench_config(given, None))
-    for student in made.students:
-        made.store.run(student.run.id).plan(student.run, student.about)
-    train_teachers(made)
-    return made
+planned = partial(written_bench, alphas="0.3", methods="hinton,at,crd,fitnet,rkd")
 
 
 def train(made: Plan, *groups: list[str]) -> None:

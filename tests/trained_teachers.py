@@ -1,15 +1,40 @@
-"""Teachers of plans that are trained in this process: each once, however many tests ask for it."""
+"""Benches that are planned and written in this process, with teachers that are trained once, however many tests ask for them."""
 
 import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
+
+
+def written_bench(folder: Path, **options: Any) -> Plan:
+    """A bench on some of the digits, with the files of its runs and its trained teacher; what options do not say is small."""
+    given = {
+        "results": str(folder),
+        "name": "b",
+        "data": "digits",
+        "pairs": "digits",
+        "recipe": "digits",
+        "epochs": 2,
+        "limit": 300,
+        "seeds": "1",
+        "methods": "hinton",
+        **options,
+        "set": {"teacher_recipe.epochs": 15, **options.get("set", {})},
+    }
+    made = plan(bench_config(given, None))
+    for student in made.students:
+        made.store.run(student.run.id).plan(student.run, student.about)
+    train_teachers(made)
+    return made
 
 
 @cache
