@@ -96,7 +96,7 @@ def members(folder: Path, methods: list[str]) -> Iterator[tuple[Member, Cohort, 
 
 def copies_of_losses(member: Member, cohort: Cohort, given: StepInputs) -> set[str]:
     """The files in which the losses of a step and their sums touch both the device and the host."""
-    member.hold_steps()
+    member.prepare_recording()
     member.begin_step(given.batch.clock)
     move = OnFakeGpu()
     with FakeTensorMode():

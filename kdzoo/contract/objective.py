@@ -76,7 +76,7 @@ class Objective(nn.Module):
         self.joint: JointBatch | None = None
         """the batch of all processes, where several train one student"""
         self.factors: dict[str, DeviceNumber] | None = None
-        """the factor of each term at a place that stays, where steps are recorded (`hold_steps`)"""
+        """the factor of each term at a place that stays, where steps are recorded (`prepare_recording`)"""
         self.streams: dict[str, torch.Generator] = {}
         """then also the random stream of each part"""
         self._copies: dict[str, dict[Need, nn.Module]] = {}
@@ -136,7 +136,7 @@ class Objective(nn.Module):
             return result if isinstance(result, LossWithAux) else (result, None)
         return _weighted_sum([(head.weight, result) for head, result in results if head is not None])
 
-    def hold_steps(self, device: torch.device) -> None:
+    def prepare_recording(self, device: torch.device) -> None:
         """From now on read the terms' factors and random streams where `set_step` puts them, so that a step can be recorded."""
         self.factors = {term.name: DeviceNumber(device, torch.float64) for term in self.terms}
         self.streams = {name: torch.Generator(device) for name in self.parts}

@@ -40,7 +40,7 @@ ERASED = (0.02, 1 / 3)
 """the share of an image that is erased"""
 ERASED_ASPECT = (0.3, 1 / 0.3)
 ATTEMPTS = 10
-"""after which nothing is erased, where no rectangle has fitted into the image"""
+"""how often a rectangle that fits into the image is looked for; where none is found, nothing is erased"""
 MOST_SEED = 2**63 - 1
 
 MAGNITUDES = 30

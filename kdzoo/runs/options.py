@@ -188,16 +188,17 @@ class ExecutionSpec(Spec):
     tf32: Annotated[
         bool | None,
         Option(
-            "Multiply float32 on a GPU in TF32, which keeps 10 bits of 23.",
+            "Use TF32 for float32 convolutions and matrix products on a GPU: faster, with 10 bits of mantissa instead of 23.",
             SPEED,
-            default="in convolutions alone, as torch does",
+            default="TF32 in convolutions only, as in torch",
             flags=("--tf32/--no-tf32",),
         ),
     ] = None
     deterministic: Annotated[
         bool,
         Option(
-            "Take deterministic kernels alone on a GPU, so that runs repeat there; slower. A method that has none fails.",
+            "Use only deterministic kernels on a GPU, so that a run that is repeated gives the same bits; slower. A run that needs an "
+            "operation without such a kernel fails.",
             SPEED,
         ),
     ] = False
@@ -219,7 +220,8 @@ class ExecutionSpec(Spec):
     fill_gpu: Annotated[
         bool,
         Option(
-            "Measure first whether one process, several, or one that computes students as one batch fills a GPU best, and take that.",
+            "Measure first how fast runs train on a GPU in one process, in several, and with students computed as one batch, and take the "
+            "fastest. A bench measures once and keeps that in its folder.",
             SPEED,
             many_runs=True,
         ),

@@ -61,7 +61,7 @@ POLICIES: Mapping[str, Mapping[str, Section]] = {
 
 
 def canonical_policy(text: str) -> str:
-    """The one text of all that mean the same policy: sections in one order, without those that say what holds anyway.
+    """The one text of all that mean the same policy: sections in a fixed order, without those that state a default.
 
     Raises ValueError for an unknown policy, an unknown section, a number out of reach, and a section that stands twice.
     """
@@ -82,7 +82,7 @@ def canonical_policy(text: str) -> str:
 
 
 def _section(head: str, part: str) -> tuple[str, str]:
-    """The name of a section and its value as it is written, empty where that holds anyway."""
+    """The name of a section and its value as it is written, empty where that is the default."""
     sections = POLICIES[head]
     name = next((name for name in sorted(sections, key=len, reverse=True) if re.fullmatch(rf"{name}\d.*", part)), None)
     if head == "rand" and name is None and part.startswith("t"):

@@ -45,7 +45,10 @@ def read_plan_file(text: bytes, run_id: str, where: str) -> PlanFile:
 
 
 def _read_pieces(text: bytes, run_id: str, where: str) -> PlanFile | None:
-    """The same of a file as kdzoo lays it out, of which no piece is parsed that an earlier file had; None for any other file."""
+    """The content of a run.json in the layout that kdzoo writes, where pieces that an earlier file had are not parsed again.
+
+    None for a file in any other layout.
+    """
     pieces = members(text.removesuffix(b"\n"), 1)
     parts_as_written = members(pieces["run"], 2) if pieces is not None and pieces.keys() == {"about", "id", "run"} else None
     if pieces is None or parts_as_written is None:
@@ -69,8 +72,8 @@ def _known_about(piece: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
 def read_run(content: object, run_id: str, where: str) -> tuple[Run, dict[str, str]]:
     """A run from plain JSON data, and every part of it as canonical JSON, by name.
 
-    Raises InputError with all that is wrong with it below `where`, and where it is not the run with this id. Content that is
-    canonical already, as a file is that kdzoo wrote, is not put in that form again: its digest is the id.
+    Raises InputError with all that is wrong with it below `where`, and where it is not the run with this id. Files that kdzoo
+    wrote are canonical already: where the digest of the content is the id, it is not converted again.
     """
     return _run_of(_parts_of(content) if isinstance(content, Mapping) else {}, content, run_id, where)
 

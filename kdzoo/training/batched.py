@@ -79,9 +79,9 @@ class BatchedMembers:
         """A block in which the students' layers draw from their random stream of a step."""
         return self.members[0].layer_stream(step)
 
-    def hold_steps(self) -> None:
+    def prepare_recording(self) -> None:
         for member in self.members:
-            member.hold_steps()
+            member.prepare_recording()
 
     def _outputs(self, images: Tensor, batch: Batch) -> list[Outputs]:
         """The outputs of every student that some member reads, contiguous."""

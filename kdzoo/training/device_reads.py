@@ -17,10 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 PACKAGE = "/kdzoo/"
 READS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "repeat_interleave", "bincount", "lift_fresh"}
 """operators that read numbers back or, `lift_fresh`, make a tensor of Python's numbers"""
-OF_UNKNOWN_SIZE = ("_unique", "unique_")
+DATA_DEPENDENT_SIZE = ("_unique", "unique_")
+"""how the names of operators begin whose result has a size that depends on the numbers"""
 INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_"}
-OF_TENSORS = {"tolist", "numpy", "cpu"}
-"""what only a function mode sees"""
+"""operators that wait for the device where an index is a mask"""
+TENSOR_METHODS = {"tolist", "numpy", "cpu"}
+"""methods of a tensor that read it back without an operator, which only a function mode sees"""
 
 
 @contextmanager
@@ -39,7 +41,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
         by_mask = name in INDEXES and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
-        if name in READS or name.startswith(OF_UNKNOWN_SIZE) or by_mask:
+        if name in READS or name.startswith(DATA_DEPENDENT_SIZE) or by_mask:
             self.found.append(f"{_place()}: {name}")
         return function(*args, **(kwargs or {}))
 
@@ -50,7 +52,7 @@ class _Functions(TorchFunctionMode):
         self.found = found
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(function, "__name__", "") in OF_TENSORS:
+        if getattr(function, "__name__", "") in TENSOR_METHODS:
             self.found.append(f"{_place()}: {function.__name__}")
         return function(*args, **(kwargs or {}))
 

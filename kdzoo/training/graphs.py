@@ -2,7 +2,7 @@
 
 A step of a small student is hundreds of kernels, each over before the host has launched the next. What is recorded reads
 images, targets and the teacher's outputs from buffers that every batch is copied to, and rates, factors and the step's number
-from the device (`Member.hold_steps`); random streams are seeded between steps. The first steps, which train as all do, show
+from the device (`Member.prepare_recording`); random streams are seeded between steps. The first steps, which train as all do, show
 whether a step can be recorded at all: it must neither make the host wait nor look at the step's number. What is computed by
 epoch is recorded anew in each. Short batches are computed as they come, and so is the moving average.
 """
@@ -41,13 +41,13 @@ class Learner(Protocol):
     def compute_step(self, step_inputs: StepInputs) -> None: ...
     def end_step(self, samples: int) -> None: ...
     def layer_stream(self, step: int) -> AbstractContextManager[None]: ...
-    def hold_steps(self) -> None: ...
+    def prepare_recording(self) -> None: ...
     def compute_unguarded(self, step_inputs: StepInputs) -> None: ...
     def clear_gradients(self) -> None: ...
 
 
 def learn(learner: Learner, step_inputs: StepInputs) -> None:
-    """A step as it comes."""
+    """Train a learner for a step without recording it."""
     learner.begin_step(step_inputs.batch.clock)
     learner.compute_step(step_inputs)
     learner.end_step(step_inputs.size)
@@ -84,7 +84,7 @@ class _Recording:
 class StepGraphs:
     """Records the steps of a cohort's learners, for whole batches of `block` samples each.
 
-    `notes` are messages about learners that are trained as without.
+    `notes` are messages about learners that are trained without graphs.
     """
 
     def __init__(self, recorder: Recorder, learners: Sequence[Learner], block: int) -> None:
@@ -100,11 +100,11 @@ class StepGraphs:
             if why := why_not_recorded(learner.active):
                 self._note(learner, why)
                 continue
-            learner.hold_steps()
+            learner.prepare_recording()
             self._recordable.add(learner)
 
-    def take(self, step_inputs: StepInputs) -> None:
-        """Put a whole batch where recorded steps read it."""
+    def load_batch(self, step_inputs: StepInputs) -> None:
+        """Copy a whole batch to the buffers that recorded steps read; a short one is trained on without them."""
         if len(step_inputs.batch.index) != self._block:
             return
         if self._buffers is None or not self._buffers.fit(step_inputs):
@@ -114,7 +114,7 @@ class StepGraphs:
             self._buffers.fill(step_inputs)
 
     def learn(self, learner: Learner, step_inputs: StepInputs) -> None:
-        """A step of one of the learners on the batch that was taken last."""
+        """Train a learner for a step on the batch that was loaded last: replayed, recorded, or as it comes."""
         if not learner.active or learner.active[0].numbers is None:
             learn(learner, step_inputs)
             return
@@ -209,7 +209,7 @@ class _Buffers:
 
         self._layout = _layout(step_inputs)
         self._tensors = list(copies.values())
-        self._given = StepInputs(
+        self._buffered = StepInputs(
             {which: copy_of(images) for which, images in step_inputs.inputs.items()},
             None if step_inputs.teacher is None else step_inputs.teacher.map(copy_of),
             step_inputs.batch.map(copy_of),
@@ -224,10 +224,10 @@ class _Buffers:
         torch._foreach_copy_(self._tensors, [tensor for _, tensor in _tensors(step_inputs)])
 
     def at(self, clock: Progress) -> StepInputs:
-        """What lies in the buffers, with a clock."""
-        batch = self._given.batch.map(lambda tensor: tensor)
+        """The batch in the buffers, with a clock."""
+        batch = self._buffered.batch.map(lambda tensor: tensor)
         batch.clock = clock
-        return replace(self._given, batch=batch)
+        return replace(self._buffered, batch=batch)
 
 
 def _layout(step_inputs: StepInputs) -> list[tuple[str, torch.Size, torch.dtype]]:

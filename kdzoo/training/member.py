@@ -101,7 +101,7 @@ class Member:
         self.rate = 0.0
         """the learning rate of the last step, of the first group of parameters"""
         self.numbers: StepNumbers | None = None
-        """where what changes from step to step lies, where steps are recorded (`hold_steps`)"""
+        """where what changes from step to step lies, where steps are recorded (`prepare_recording`)"""
         self.seconds = 0.0
         self.started = now()
         self.best: dict[str, Any] | None = None
@@ -212,7 +212,7 @@ class Member:
         self.tally.count(samples)
         self.step += 1
 
-    def hold_steps(self) -> None:
+    def prepare_recording(self) -> None:
         """From now on keep what changes from step to step on the device, at places that stay, so that a step can be recorded."""
         groups = self.optimizer.param_groups
         self.numbers = StepNumbers(
@@ -223,7 +223,7 @@ class Member:
             group["lr"] = number.tensor
             if "capturable" in group:
                 group["capturable"] = self.device.type == "cuda"
-        self.objective.hold_steps(self.device)
+        self.objective.prepare_recording(self.device)
 
     def begin_epoch(self) -> None:
         """Begin the next epoch's sums."""

@@ -52,13 +52,13 @@ def learn_batch(cohort: Cohort, step_inputs: StepInputs) -> None:
     """One step of every member on a batch and the teacher's outputs for it."""
     before = current_settings()
     if cohort.graphs is not None:
-        cohort.graphs.take(step_inputs)
-    learn_as_due = learn if cohort.graphs is None else cohort.graphs.learn
+        cohort.graphs.load_batch(step_inputs)
+    train_step = learn if cohort.graphs is None else cohort.graphs.learn
     if cohort.batched is not None:
-        learn_as_due(cohort.batched, step_inputs)
+        train_step(cohort.batched, step_inputs)
     for member in cohort.unbatched:
         with member.isolate_failure(before):
-            learn_as_due(member, step_inputs)
+            train_step(member, step_inputs)
         refuse_to_go_on_alone(cohort, member)
 
 

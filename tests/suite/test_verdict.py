@@ -9,7 +9,7 @@ from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.rivals import Rival
-from kdzoo.suite.report.verdict import AT_MOST_NAMED, ENOUGH_POINTS, count_further, verdicts
+from kdzoo.suite.report.verdict import AT_MOST_NAMED, ENOUGH_POINTS, further_text, verdicts
 from kdzoo.tasks.classification import CLASSIFICATION
 
 
@@ -159,4 +159,4 @@ def test_the_verdict_heads_the_markdown_table(tmp_path):
 @pytest.mark.parametrize(("more", "words"), [(-1, ""), (0, ""), (1, " and 1 more"), (2, " and 2 more")])
 def test_rivals_beyond_those_that_are_named_are_counted(more, words):
     rivals = [Rival(f"m{number}", 0.01, 0.005, 0.015, CLASSIFICATION.headline) for number in range(AT_MOST_NAMED + more)]
-    assert count_further(rivals) == words
+    assert further_text(rivals) == words

@@ -70,7 +70,7 @@ def _compared(block: Block) -> str:
         words = f"{block.metric.difference_words} ({_level(rivals, block)})"
         if len(better) == 1:
             return f"{better[0].name} is better than {_name(kd)} on this pair by {better[0].gain} {words}"
-        return f"{_first(better)} {words}{count_further(better)} are better than {_name(kd)} on this pair"
+        return f"{_first(better)} {words}{further_text(better)} are better than {_name(kd)} on this pair"
     most = max(rivals, key=lambda rival: rival.high)
     if most.high <= 0:
         worse_by = f"{most.shortfall} {block.metric.difference_words} ({_level(rivals, block)})"
@@ -96,8 +96,8 @@ def _first(rivals: Sequence[Rival]) -> str:
     return ", ".join(map(str, rivals[:AT_MOST_NAMED]))
 
 
-def count_further(rivals: Sequence[Rival]) -> str:
-    """How many rivals there are beyond those that `_first` names; empty for none."""
+def further_text(rivals: Sequence[Rival]) -> str:
+    """` and 2 more`: how many rivals there are beyond those that `_first` names; empty for none."""
     more = len(rivals) - AT_MOST_NAMED
     return f" and {more} more" if more > 0 else ""
 
@@ -141,7 +141,7 @@ def _against_alone(block: Block) -> str:
     if not better:
         return "; no method is shown to be better than the student alone"
     family = comparisons(block, NONE).family
-    return f"; better than the student alone: {_first(better)}{count_further(better)} (95 % for {_all(family)} comparisons at once)"
+    return f"; better than the student alone: {_first(better)}{further_text(better)} (95 % for {_all(family)} comparisons at once)"
 
 
 def _left_out(block: Block) -> str:
