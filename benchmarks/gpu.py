@@ -48,8 +48,8 @@ from kdzoo.runs.options import WorkerOptions
 from kdzoo.suite.plan.cohorts import groups_in_lockstep
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
-from kdzoo.suite.run.fill import Way
-from kdzoo.suite.run.fill import measure as measure_ways
+from kdzoo.suite.run.fill import Strategy
+from kdzoo.suite.run.fill import measure as measure_strategies
 from kdzoo.training.run_data import load_dataset
 
 Record = dict[str, Any]
@@ -194,18 +194,24 @@ def jobs_cell(setup: Setup, settings: Settings, data: Path, *, graphs: bool) -> 
                 {**settings_of_sweep, **grid, "results": results, "recipe": RECIPE, "set": {"recipe.batch_size": setup.batch}}, None
             )
         )
-    options = WorkerOptions(device=settings.device, threads=settings.threads, graphs=graphs)
+    plain = WorkerOptions(device=settings.device, threads=settings.threads, graphs=graphs)
+
+    def options_of(strategy: Strategy) -> WorkerOptions:
+        """What a bench gives its processes on this machine."""
+        threads = max(1, min(settings.threads, len(os.sched_getaffinity(0)) // strategy.jobs))
+        return plain.model_copy(update={"jobs": strategy.jobs, "stack_students": strategy.stacked, "threads": threads})
+
     group = max(groups_in_lockstep(made.students), key=len)
-    tried = [*(Way(jobs) for jobs in settings.jobs), Way(1, stacked=True)]
-    found = measure_ways(group, options, (), (), tried)
+    strategies = [*(Strategy(jobs) for jobs in settings.jobs), Strategy(1, stacked=True)]
+    found = measure_strategies(group, options_of, (), (), strategies)
     return {
         "pair": setup.pair,
         "batch": setup.batch,
         "graphs": graphs,
         "runs": found.runs,
         "best": str(found.best),
-        "of": {str(way): seconds for way, seconds in found.seconds.items()},
-        "left_out": {str(way): why for way, why in found.left_out.items()},
+        "of": {str(strategy): seconds for strategy, seconds in found.seconds.items()},
+        "left_out": {str(strategy): reason for strategy, reason in found.failures.items()},
     }
 
 

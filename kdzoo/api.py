@@ -13,23 +13,18 @@ from rich.console import Console
 from torch import nn
 
 from kdzoo.bench_result import BenchResult
-from kdzoo.contract.methods import REGISTRY
-from kdzoo.data.known import DATA
-from kdzoo.models import names
 from kdzoo.models.identity import module_name
 from kdzoo.runs.options import Execution
-from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import quick as quick_options
 from kdzoo.suite.plan.layers import refuse_published
-from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.race import Race
-from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.plan.searches import searches as plan_searches
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.searches import write_searches
 from kdzoo.suite.run import bench as suite
+from kdzoo.suite.run.caller import known_to_workers
 from kdzoo.suite.run.display import open_display
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
 from kdzoo.suite.run.prepare import configure, prepare
@@ -38,7 +33,6 @@ from kdzoo.suite.study.reproduce import reproduce_stages, request_study
 from kdzoo.suite.study.surface_table import surface_frame
 from kdzoo.text import number_of
 from kdzoo.training.located import Modules
-from kdzoo.training.run_networks import members_of
 
 Numbers = float | Sequence[float] | str
 
@@ -166,7 +160,7 @@ def bench(
 def _train(config: BenchConfig, modules: Modules, retry_failed: bool, command: str, race: Race | None = None) -> tuple[Path, Outcome]:
     """Train what is missing of a bench, or of the seeds that a race adds, with its display; the folder and what became of its runs."""
     prepared = prepare(config, modules)
-    here = bool(modules.by_name) or not _known_to_workers(config, prepared.plan)
+    here = not known_to_workers(config, prepared.plan, modules)
     setup = LauncherSetup.of_bench(config, modules)
     with open_display(Console()) as display, create_launcher(setup, "here" if here else config.launcher) as launcher:
         if race is not None:
@@ -236,22 +230,6 @@ def _modules(keywords: dict[str, Any]) -> Modules:
             keywords[role] = module_name(module)
             modules[keywords[role]] = module
     return Modules(modules)
-
-
-def _known_to_workers(config: BenchConfig, plan: Plan) -> bool:
-    """Whether a worker process finds all that a bench names: in kdzoo, an installed package, or one of its plugin files."""
-    files = {str(Path(file).resolve()) for file in config.plugin}
-    homes = {REGISTRY.plugin_of(name) for text in config.methods for name in parse_request(text).terms}
-    homes |= {names.plugin_with(one.name) for planned in (*plan.students, *plan.teachers.values()) for one in _networks(planned)}
-    homes |= {DATA.plugin_of(name) for name in (config.data, config.transfer_data) if name is not None}
-    return homes <= {None, *files}
-
-
-def _networks(planned: PlannedRun) -> list[NetworkSpec]:
-    """The networks of a run, those of an ensemble each."""
-    run, paths = planned.run, planned.about["paths"]
-    taught = [] if run.teacher is None else [one for one, _ in members_of(run.teacher, paths.get("teacher"))] or [run.teacher]
-    return [run.student, *taught]
 
 
 def _result(folder: Path, outcome: Outcome) -> BenchResult:

@@ -25,6 +25,7 @@ from kdzoo.suite.report.race import Decision, decide, more_seeds, seeds_of_sweep
 from kdzoo.suite.report.selection import chosen_runs
 from kdzoo.suite.report.table_files import BenchOutcome, write_tables
 from kdzoo.suite.run.failures import others_than_divergence
+from kdzoo.suite.run.fill import keep_measurement
 from kdzoo.suite.run.finished import keep_finished
 from kdzoo.suite.run.halving import search
 from kdzoo.suite.run.launchers.launcher import Launcher
@@ -64,6 +65,8 @@ def run(
     if retry_failed:
         forget_failed_teachers(prepared.plan)
     keep_reused(prepared)
+    if prepared.measurement is not None:
+        keep_measurement(prepared.plan.folder, prepared.measurement)
     prepared, without_doses = with_weights(prepared, launcher, emit, modules or Modules())
     config, plans = prepared.config, [prepared.plan]
     keep_command(prepared, plans, command, emit)

@@ -1,21 +1,23 @@
 """A process that measures a step of some runs, the students' part alone: answers of the teacher are cached in a bench.
 
-It reads a request as a line of JSON, says that it is ready, waits for a line, and says how long a step takes (`fill`).
+It reads a request from its folder, says that it is ready, waits for a line, and says how long a step takes (`fill`). Any other
+exception than a refusal ends it with a traceback.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import torch
 
 from kdzoo.contract.batch import Progress
 from kdzoo.contract.plugins import load_plugins
+from kdzoo.errors import KdzooError
 from kdzoo.models.kernels import set_kernels
 from kdzoo.models.placement import Placement
 from kdzoo.runs.fields import parse
@@ -23,6 +25,7 @@ from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.run.accelerators import attach_accelerators
+from kdzoo.suite.run.fill import REQUEST
 from kdzoo.suite.run.untrained import Untrained
 from kdzoo.text import first_line
 from kdzoo.training.cohort import Cohort
@@ -37,36 +40,37 @@ LEAST_STEPS = 5
 LEAST_SECONDS = 1.0
 
 
-def main(requests: TextIO, answers: TextIO) -> None:
-    with TemporaryDirectory() as folder:
-        _answer(requests, answers, Path(folder))
+class NotMeasurable(KdzooError):
+    """Why these runs cannot be measured."""
 
 
-def _answer(requests: TextIO, answers: TextIO, folder: Path) -> None:
+def main(folder: Path, starts: TextIO, answers: TextIO) -> None:
+    """Answer the request in a folder, below which runs may write; `starts` has a line when all processes are to begin."""
     try:
-        cohort, step_inputs = prepare(json.loads(requests.readline()), folder)
+        cohort, step_inputs = prepare(json.loads((folder / REQUEST).read_text()), folder)
         for _ in range(WARM_UP_STEPS):
             learn_batch(cohort, step_inputs)
         refuse_failures(cohort)
-        _say(answers, ready=True)
-        requests.readline()
+        _say(answers, ready=1)
+        if not starts.readline():  # whoever started it is gone
+            return
         seconds = seconds_of_a_step(cohort, step_inputs)
         refuse_failures(cohort)  # a step of runs that have failed meanwhile would be the shortest
         _say(answers, seconds=seconds)
-    except Exception as error:  # whatever it is, this way cannot be taken
-        _say(answers, why=first_line(error))
+    except KdzooError as error:
+        _say(answers, error=first_line(error))
 
 
 def refuse_failures(cohort: Cohort) -> None:
-    """Raises RuntimeError with the last line of the first failure, where a run has failed."""
+    """Raises NotMeasurable with the last line of the first failure, where a run has failed."""
     if failures := [member.failure for member in cohort.members if member.failure is not None]:
-        raise RuntimeError(failures[0].splitlines()[-1])
+        raise NotMeasurable(failures[0].splitlines()[-1])
 
 
 def prepare(request: dict[str, Any], folder: Path) -> tuple[Cohort, StepInputs]:
     """The runs of a request under an untrained teacher, and a whole batch of the first epoch. folder: for what they may write.
 
-    Raises RuntimeError where students were to be a stack and cannot be.
+    Raises NotMeasurable where students were to be a stack and cannot be.
     """
     load_plugins(request["plugins"])
     options = WorkerOptions.model_validate({**request["options"], "teacher_cache": "off"})
@@ -83,7 +87,7 @@ def prepare(request: dict[str, Any], folder: Path) -> tuple[Cohort, StepInputs]:
     notes: list[object] = []
     attach_accelerators(cohort, notes.append)
     if options.stack_students and cohort.batched is None:
-        raise RuntimeError("students cannot be one batch")
+        raise NotMeasurable("students cannot be one batch")
     plan = cohort.plan_epoch(0)
     loaded, teacher_answers = plan.load(torch.arange(cohort.block)), cohort.open_answers(plan)
     inputs, batch = plan.gather(loaded, Progress(0, cohort.recipe.epochs, 0, cohort.steps_an_epoch * cohort.recipe.epochs))
@@ -101,10 +105,11 @@ def seconds_of_a_step(cohort: Cohort, step_inputs: StepInputs) -> float:
     return (time.perf_counter() - began) / steps
 
 
-def _say(answers: TextIO, **what: object) -> None:
+def _say(answers: TextIO, **what: float | str) -> None:
     print(json.dumps(what), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    own, sys.stdout = sys.stdout, sys.stderr  # what a plugin prints is no answer
-    main(sys.stdin, own)
+    own = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a plugin or a library prints is no answer
+    main(Path(sys.argv[1]), sys.stdin, own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,10 @@ from kdzoo.contract.plugins import load_plugins
 from kdzoo.errors import InputError, collect_problems, raise_if_any
 from kdzoo.files import read_text
 from kdzoo.garbage import uncollected
+from kdzoo.models.kernels import set_workspace
 from kdzoo.models.placement import why_slow
-from kdzoo.runs.options import ALL, ELSEWHERE, WorkerOptions
+from kdzoo.runs.environment import machine_name
+from kdzoo.runs.options import ALL, ELSEWHERE, SPEED, WorkerOptions, option_of
 from kdzoo.runs.store import RunFolder, Stamp, State
 from kdzoo.runs.wandb_settings import wandb_settings
 from kdzoo.suite.plan.budget import faults_of_budget
@@ -25,8 +28,10 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import ConfigError, bench_config
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.sweep import plan as make_plan
+from kdzoo.suite.run.caller import problems_in_caller
 from kdzoo.suite.run.disk_space import bytes_of_bench, note_of_space
-from kdzoo.suite.run.fill import measure, problems_of_filling
+from kdzoo.suite.run.fill import NAME as FILL_FILE
+from kdzoo.suite.run.fill import Measurement, Strategy, measure, problems_of_filling, read_measurement
 from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.memory import COHORT_SHARE, memory_notes
 from kdzoo.suite.run.preflight import preflight
@@ -35,6 +40,7 @@ from kdzoo.suite.run.torchrun import NAME as TORCHRUN
 from kdzoo.suite.run.untrained import Untrained
 from kdzoo.training.located import Modules
 from kdzoo.training.run_data import load_dataset, load_transfer_images
+from kdzoo.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Prepared:
 
     gpus: which of the machine's GPUs the processes share, where there are any. checked: the jobs of teachers that are done
     already, since something was measured under them. stamps: of the results that were read and are whole, by run.
+    measurement: by which the number of processes was chosen, where `fill_gpu` asks for that.
     """
 
     config: BenchConfig
@@ -53,6 +60,7 @@ class Prepared:
     states: Mapping[str, State] = field(default_factory=dict)
     checked: frozenset[str] = frozenset()
     stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    measurement: Measurement | None = None
 
     def state_of(self, folder: RunFolder) -> State:
         """In what state a run is now: a whole result that is still the same file is not read again."""
@@ -63,15 +71,18 @@ class Prepared:
 @uncollected()
 def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     """Plan a bench and check all that can be checked before the first step, but for folders; writes nothing. Raises InputError."""
-    load_plugins(config.plugin)
-    load_dataset.cache_clear()  # in a long session the files may have changed since the last bench
-    load_transfer_images.cache_clear()
     problems: list[str] = []
     plan = device = settings = None
     with collect_problems(problems):
         device = config.device if is_elsewhere(config) and config.device != "auto" else device_of(config.device)
+        used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        if config.deterministic and device.startswith("cuda") and not used:
+            set_workspace()  # before anything, be it a plugin, uses a GPU
+    load_plugins(config.plugin)
+    load_dataset.cache_clear()  # in a long session the files may have changed since the last bench
+    load_transfer_images.cache_clear()
     problems += problems_of_sharing(config, device, torch.cuda.device_count() if device == "cuda" and has_device(device) else 0)
-    problems += problems_of_filling(config)
+    problems += problems_of_filling(config, device)
     if config.graphs and device == "cpu":
         problems.append("graphs: needs a GPU, and this runs on cpu; leave it out")
     with collect_problems(problems):
@@ -81,6 +92,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     untrained, missing = None, list[PlannedRun]()
     with collect_problems(problems):
         plan = make_plan(config, modules)
+        problems += problems_in_caller(config, device, plan, modules or Modules())
         raise_if_any(faults_of_budget(config, plan.students))
         stamps = stamps_of(plan)  # before the results are read, so that none is newer than what was read
         states = states_of(plan)
@@ -95,8 +107,8 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     if problems or plan is None or device is None:
         raise InputError(*problems)
     prepared = schedule(config, plan, device, asdict(settings) if settings else None, states)
-    if config.fill_gpu and (trained := [planned for planned in missing if not planned.provisional]):
-        prepared = fill(prepared, trained)
+    if config.fill_gpu:
+        prepared = fill(prepared, [planned for planned in missing if not planned.provisional])
         plan = prepared.plan
     whole = {run_id: stamp for run_id, stamp in stamps.items() if states[run_id] == "done"}
     prepared = replace(prepared, stamps=whole)
@@ -118,13 +130,46 @@ def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any]
 
 
 def fill(prepared: Prepared, missing: Sequence[PlannedRun]) -> Prepared:
-    """The same, executed in the way that fills a device best, with a note on what was measured of the largest of its cohorts."""
-    config, gpus = prepared.config, prepared.gpus
-    found = measure(max(groups_in_lockstep(missing), key=len), prepared.options, config.plugin, gpus[:1])
-    choice = {"fill_gpu": False, "jobs": found.best.jobs * max(len(gpus), 1), "stack_students": found.best.stacked}
-    chosen = config.model_copy(update=choice)
-    plan = replace(prepared.plan, notes=(*prepared.plan.notes, str(found)))
-    return schedule(chosen, plan, prepared.options.device, prepared.options.wandb, prepared.states)
+    """The same, executed by the strategy that fills a GPU best, with a note on how long a step takes by each.
+
+    That is read where the bench's folder has it of the same plan on the same machine, and else measured with the largest cohort
+    of the runs that are missing. Nothing is changed where there are none.
+    """
+    plan, measured_on, where = prepared.plan, plan_and_machine(prepared), ""
+    if (measurement := read_measurement(prepared.plan.folder, measured_on)) is not None:
+        where = f", as measured before ({plan.folder / FILL_FILE})"
+    elif missing:
+        group, plugins = max(groups_in_lockstep(missing), key=len), prepared.config.plugin
+        fresh = measure(group, lambda strategy: by_strategy(prepared, strategy).options, plugins, prepared.gpus[:1])
+        measurement = replace(fresh, measured_on=measured_on)
+    else:
+        return prepared
+    scheduled = by_strategy(prepared, measurement.best)
+    noted = replace(plan, notes=(*plan.notes, f"{measurement}{where}"))
+    return replace(prepared, plan=noted, options=scheduled.options, jobs=scheduled.jobs, measurement=measurement)
+
+
+def by_strategy(prepared: Prepared, strategy: Strategy) -> Prepared:
+    """The same, with as many processes on every GPU as a strategy has, and the threads and memory that each of them gets then."""
+    choice = {"jobs": strategy.jobs * max(len(prepared.gpus), 1), "stack_students": strategy.stacked}
+    config = prepared.config.model_copy(update=choice)
+    return schedule(config, prepared.plan, prepared.options.device, prepared.options.wandb, prepared.states)
+
+
+def plan_and_machine(prepared: Prepared) -> dict[str, Any]:
+    """What a measurement of strategies holds for, as JSON: the runs of the plan, the GPUs, the cores, the options that change speed."""
+    config = prepared.config
+    ids = sorted(planned.run.id for planned in prepared.plan.students)
+    return {
+        "plan": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12],
+        "gpu": machine_name(torch.device(prepared.options.device)),
+        "gpus": len(prepared.gpus),
+        "cores": cores(),
+        "torch": torch.__version__,
+        "kdzoo": VERSION,
+        "threads": config.threads or environments_threads(),
+        "options": config.model_dump(mode="json", include={name for name in ALL if option_of(name).panel == SPEED}),
+    }
 
 
 def states_of(plan: Plan) -> dict[str, State]:
@@ -158,13 +203,17 @@ def processes(config: BenchConfig, device: str, plan: Plan, gpus: int = 0) -> tu
     unless there are fewer cohorts. Where several processes train each run, as many fewer workers. Under torchrun this process alone,
     with one thread, as torchrun has it.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cohorts = len(groups_in_lockstep(plan.students))
     each = config.processes_per_run
     if config.launcher == TORCHRUN:
         return 1, config.threads or environments_threads() or 1
-    count = config.jobs or min(max((cores if device == "cpu" else gpus) // each, 1), max(cohorts, 1))
-    return count, config.threads or environments_threads() or max(1, cores // (count * each))
+    count = config.jobs or min(max((cores() if device == "cpu" else gpus) // each, 1), max(cohorts, 1))
+    return count, config.threads or environments_threads() or max(1, cores() // (count * each))
+
+
+def cores() -> int:
+    """How many cores of the CPU this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environments_threads() -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from kdzoo.contract.registry import Registry
 from kdzoo.suite.run.launchers.launcher import Launcher, LauncherSetup
 
-__all__ = ["LAUNCHERS", "LauncherSetup", "create_launcher"]
+__all__ = ["LAUNCHERS", "LauncherSetup", "create_launcher", "launcher_name"]
 
 CHOICE = "KDZOO_LAUNCHER"
 """the variable of the environment that names the launcher"""
@@ -56,6 +56,11 @@ LAUNCHERS: Registry[Callable[[LauncherSetup], Launcher]] = Registry(
 )
 
 
+def launcher_name(name: str | None) -> str:
+    """The launcher that is taken: the one that is asked for, or that of KDZOO_LAUNCHER, or `local`."""
+    return name or os.environ.get(CHOICE) or "local"
+
+
 def create_launcher(setup: LauncherSetup, name: str | None = None) -> Launcher:
-    """The launcher of a name; of KDZOO_LAUNCHER, or else `local`, where none is given. Raises InputError for an unknown name."""
-    return LAUNCHERS.get(name or os.environ.get(CHOICE) or "local")(setup)
+    """The launcher of a name, or `launcher_name` where none is given. Raises InputError for an unknown name."""
+    return LAUNCHERS.get(launcher_name(name))(setup)
