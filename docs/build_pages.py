@@ -92,8 +92,9 @@ def index_page() -> str:
     parts = [
         MARK.format(source="kdzoo/methods/"),
         "# Methods",
-        "Every method of the zoo by what it looks at; each name leads to its page. Which networks each works on is in "
-        "[method-pairs.md](../method-pairs.md); how to add one is in [add-a-method.md](../add-a-method.md).",
+        f"All {len(REGISTRY.own_names())} methods of the zoo by what they look at; each name leads to its page. "
+        "Which networks each works on is in [method-pairs.md](../method-pairs.md); "
+        "how to add one is in [add-a-method.md](../add-a-method.md).",
     ]
     for family in FAMILIES:
         cards = [REGISTRY.get(name).card for name in REGISTRY.own_names() if REGISTRY.get(name).card.family == family]

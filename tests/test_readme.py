@@ -1,5 +1,6 @@
 """The README's own lines, run as they stand there."""
 
+import csv
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from pages import run
+from rich.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -47,6 +49,33 @@ def test_every_command_of_the_table_exists():
     assert missing == []
 
 
+def test_the_counts_of_methods_are_those_of_the_registry(kdzoo):
+    from kdzoo.contract.methods import REGISTRY
+
+    own = set(REGISTRY.own_names())
+    rows = {row["method"] for row in csv.DictReader((ROOT / "results" / "zoo" / "leaderboard.csv").open())}
+    assert README.count(f"zoo of {len(own)} knowledge-distillation methods") == 1
+    assert f"{len(rows & own)} of the {len(own)} methods" in README
+    cards = {name: REGISTRY.get(name).card for name in own - rows}
+    assert sum(card.of_texts_alone for card in cards.values()) == 2
+    assert len(cards) == 2 + 4 + 1 + 10
+    assert kdzoo("methods").out.startswith(f"{len(own)} methods, ")
+    assert kdzoo("methods", "--family", "online").out.startswith(
+        f"{sum(REGISTRY.get(name).card.family == 'online' for name in own)} of {len(own)} "
+    )
+    assert f"({len(own)} in all)" in kdzoo("bench", "--methods", "hintn").err
+    assert f"All {len(own)} methods" in (ROOT / "docs" / "methods" / "README.md").read_text()
+
+
+def test_how_a_student_starts_is_said_where_a_reader_needs_it(kdzoo, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    distil, own_pair = README.partition("## A smaller model")[2].partition("## Your own pair")[::2]
+    assert "`--student NAME:random` starts from scratch" in distil
+    assert "`NAME:random` and `NAME:pretrained` say which" in own_pair
+    for verb in ("distill", "bench"):
+        assert "NAME:random" in kdzoo(verb, "--help").out, verb
+
+
 def test_the_readmes_python_names_exist():
     import kdzoo
 
@@ -64,7 +93,8 @@ def test_the_picture_of_the_terminal_shows_what_its_command_prints(kdzoo, monkey
     _title, command, *shown = lines.values()
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "100")
-    printed = kdzoo(*command.replace("\xa0", " ").removeprefix("$ kdzoo ").split()).out
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as docs/draw_terminal.py makes it take the pipe for a terminal
+    printed = Text.from_ansi(kdzoo(*command.replace("\xa0", " ").removeprefix("$ kdzoo ").split()).out).plain
     assert [words for line in shown if (words := "".join(line.split()))] == [
         words for line in printed.splitlines() if (words := "".join(line.split()))
     ]

@@ -103,7 +103,13 @@ KEYS: dict[str, Option] = {
         typed=str,
         metavar="NAME",
     ),
-    "student": Option("A network, NAME:pretrained or NAME:FILE.", PAIR, default="the pair's", typed=str, metavar="NAME"),
+    "student": Option(
+        "A network as the recipe starts it (mostly at random), NAME:random, NAME:pretrained or NAME:FILE.",
+        PAIR,
+        default="the pair's",
+        typed=str,
+        metavar="NAME",
+    ),
     "data": Option("A data set's name, or folder:PATH; see `kdzoo data`.", PAIR, typed=str, metavar="NAME"),
     "data_root": Option(
         "The folder of the data sets.", PAIR, default="KDZOO_DATA, else data/ in the cache folder, KDZOO_CACHE", typed=str, metavar="FOLDER"

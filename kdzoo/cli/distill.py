@@ -27,7 +27,7 @@ def distill(
     teacher: Annotated[
         str,
         option(
-            text="A network's name, NAME:pretrained, a file of weights, or NAME:FILE; then @SIZE, @norm=imagenet.",
+            text="A network's name (its published weights), a file of your own weights, or NAME:FILE; then @SIZE, @norm=imagenet.",
             panel=PAIR,
             metavar="NAME",
             names_of=complete.networks,
@@ -36,7 +36,7 @@ def distill(
     student: Annotated[
         str,
         option(
-            text="The small network: a name, NAME:random, NAME:pretrained or NAME:FILE.",
+            text="The small network: NAME (from its published weights, where there are some), NAME:random (from scratch) or NAME:FILE.",
             default=DISTILL_STUDENT,
             panel=PAIR,
             metavar="NAME",
@@ -125,7 +125,8 @@ def distill(
 ) -> int:
     """Distil a large network into a small one on your own images: one method and one recipe, no grid.
 
-    A name alone means published (pretrained) weights where there are any. A teacher made for other classes is given a
+    A name alone means published (pretrained) weights where there are any, of the student too; --student NAME:random starts from
+    random ones. A teacher made for other classes is given a
     classifier for yours first. At the end comes the verdict: accuracy, parameters, multiply-accumulates and latency on this
     machine of the distilled student, the same student trained alone, and the teacher. The student's weights are a
     safetensors file that plain timm loads; the README beside it has the code. Run the same command to resume.

@@ -13,6 +13,7 @@ from kdzoo.cli.output import print_message
 from kdzoo.cli.references import reference
 from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.errors import InputError, unknown
+from kdzoo.text import number_of
 
 
 @reads_declarations
@@ -52,7 +53,9 @@ def methods(
         classes = [cls for cls in classes if cls.card.family in families]
     for word in words:
         classes = [cls for cls in classes if BY_WORD[word] in cls.card.needs.student | cls.card.needs.teacher]
-    print_rows([method_row(cls) for cls in classes], chosen_format(output_format, as_json), names=METHOD_KEYS, columns=METHOD_COLUMNS)
+    rows, count = [method_row(cls) for cls in classes], number_of(len(REGISTRY.names()), "method")
+    title = f"{f'{len(rows)} of ' if families or words else ''}{count}, without the student alone (none), which every bench trains too"
+    print_rows(rows, chosen_format(output_format, as_json), title=title, names=METHOD_KEYS, columns=METHOD_COLUMNS)
     for name, reason in REGISTRY.broken.items():
         print_message(f"the installed plugin {name} could not be loaded: {reason}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.plan.starts import read_starts
 from kdzoo.suite.report.records import Record, read_record
 from kdzoo.suite.report.settings import setting_text
+from kdzoo.suite.run.wording import label_words
 from kdzoo.text import number_of, one_line
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ CLOCK = "%Y-%m-%dT%H:%M:%SZ"
 """how moments are written, in UTC"""
 OVER = ("done", "failed", "damaged", "paused")
 ORDER = ("running", "failed", "damaged", "interrupted", "to do", "paused", "done")
+
+DONE_COLUMNS = ("method", "done", "settings", "seeds", "phase", "pair")
 
 PLANNING_SECONDS = 60.0
 """how long a bench that is watched may take until it has a folder"""
@@ -91,8 +95,8 @@ def status(
     else:
         records = _read_bench(bench_folder(bench, results))
         current = bench_status(records)
-        open_rows = [*current["teachers"], *_not_done(current)]
-        print_parts([_summary(current), *_parts(current, open_rows, records.task.headline, screen)])
+        shown = [*current["teachers"], *_not_done(current)]
+        print_parts([_summary(current), *_parts(current, shown, records.task.headline, screen)])
     return 0
 
 
@@ -265,10 +269,31 @@ def _not_done(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [row for row in bench["runs"] if row["state"] != "done"]
 
 
+def done_rows(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How much of each method is done, in the order of their names, by pair and phase where there are several; the teachers first."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in sorted(bench["runs"], key=lambda row: (str(row["pair"]), row["phase"] == "refit", row["method"])):
+        groups.setdefault((row["method"], str(row["pair"]), str(row["phase"])), []).append(row)
+    rows = [(("teacher", str(row["pair"]), "train"), [row]) for row in bench["teachers"]] + list(groups.items())
+    return [
+        {
+            "method": label_words(method),
+            "done": sum(row["state"] == "done" for row in runs),
+            "settings": len({row["setting"] for row in runs}),
+            "seeds": len({row["seed"] for row in runs}),
+            "phase": phase,
+            "pair": pair,
+        }
+        for (method, pair, phase), runs in rows
+    ]
+
+
 def _parts(bench: Mapping[str, Any], shown: Sequence[Mapping[str, Any]], headline: Metric, screen: Console) -> list[Part]:
-    """Runs as a table, why some failed, notes, and what can be done."""
+    """Runs as a table, of a bench that is done how much of each method there is; why some failed, notes, and what can be done."""
     parts: list[Part] = []
-    if shown:
+    if not _not_done(bench):
+        parts += table_parts(done_rows(bench), [field(name) for name in DONE_COLUMNS], screen)
+    elif shown:
         first, last = (list(map(field, names)) for names in (("id", "state", "epoch"), ("method", "setting", "seed", "pair")))
         heard = [Column("last heard", _ago)] if any(row["last_heard"] for row in shown) else []
         parts += table_parts(shown, [*first, *heard, metric_column("val", headline), *last], screen)  # the most important first
@@ -278,4 +303,7 @@ def _parts(bench: Mapping[str, Any], shown: Sequence[Mapping[str, Any]], headlin
         parts.append("the same `kdzoo bench` with --retry-failed trains the failed runs again; each run's error.txt has the traceback")
     elif bench["counts"]["to do"] or bench["counts"]["interrupted"]:
         parts.append("run the same `kdzoo bench` to resume")
+    if bench["counts"]["done"]:
+        so_far = "" if bench["counts"]["done"] == len(bench["runs"]) else " so far"
+        parts.append(f"the table{so_far}: {shlex.join(['kdzoo', 'leaderboard', bench['folder']])}")
     return parts

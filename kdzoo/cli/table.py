@@ -109,16 +109,21 @@ def _csv_cell(value: Any) -> Any:
 def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> None:
     screen = console()
     if title:
-        print_text(title, style="italic")
+        print_text(wrapped(title, screen.width) if is_bounded(screen) else title, style="italic")
     for part in table_parts(rows, columns, screen):
         print_view(part)
+
+
+def is_bounded(screen: Console) -> bool:
+    """Whether somebody said how wide a table may be: the terminal, or COLUMNS."""
+    return screen.is_terminal or columns_variable() is not None
 
 
 def table_parts(rows: Sequence[Row], columns: Sequence[Column], screen: Console) -> list[RenderableType]:
     """A table of the columns that fit on a screen, and a line that names the others."""
     cells = {column.name: [_cell(column, row, screen.encoding) for row in rows] for column in columns}
     widths = _widths(columns, cells, screen.width)
-    bounded = screen.is_terminal or columns_variable() is not None
+    bounded = is_bounded(screen)
     broken = [column.name for column in columns if column.broken]
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:

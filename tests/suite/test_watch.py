@@ -38,14 +38,26 @@ def bench(place):
 COMMAND = [sys.executable, "-m", "kdzoo", "status", "b", "--watch"]
 
 
-def test_in_a_pipe_every_change_is_a_line_and_the_end_is_the_whole_status(bench):
+def test_in_a_pipe_every_change_is_a_line_and_the_end_is_the_whole_status(bench, kdzoo):
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as watching:
         assert select.select([watching.stdout], [], [], SECONDS)[0], "it shows nothing"
         first = watching.stdout.readline()
         assert first.rstrip().endswith("b: 1 interrupted, 1 done   80 %, no process trains a run"), "five epochs and three of five"
         bench()
         rest, _ = watching.communicate(timeout=SECONDS)
-    assert (watching.returncode, rest) == (0, "b: 2 done\n")
+    assert (watching.returncode, rest) == (0, kdzoo("status", "b").out)
+    assert rest.splitlines()[0] == "b: 2 done"
+
+
+def test_the_status_of_a_finished_bench_says_what_is_done_and_which_command_shows_its_table(bench, kdzoo):
+    assert "the table so far: kdzoo leaderboard results/b" in kdzoo("status", "b").out
+    bench()
+    summary, head, *rows, hint = kdzoo("status", "b").out.splitlines()
+    assert summary == "b: 2 done"
+    assert head.split()[:4] == ["method", "done", "settings", "seeds"]
+    assert sorted(row.split()[:4] for row in rows) == [["hinton", "1", "1", "1"], ["student", "alone", "1", "1"]]
+    words = hint.removeprefix("the table: kdzoo ").split()
+    assert kdzoo(*words).out.splitlines()[0].startswith("b: ")
 
 
 @pytest.mark.parametrize("of_stage", [False, True])
@@ -68,7 +80,8 @@ def test_a_bench_that_has_no_folder_yet_is_waited_for(bench, place, kdzoo, monke
         assert watching.stdout.readline() == "b: no such bench yet below results; waiting 60 seconds for one to be planned\n"
         (place / "planned").rename(place / "results" / "b")
         rest, _ = watching.communicate(timeout=SECONDS)
-    assert (watching.returncode, rest) == (0, "b: 2 done\n")
+    assert (watching.returncode, rest) == (0, kdzoo("status", "b").out)
+    assert rest.splitlines()[0] == "b: 2 done"
     monkeypatch.setattr(status, "PLANNING_SECONDS", 0.0)
     refused = kdzoo("status", "bb", "--watch")
     assert refused.status == 2
@@ -101,7 +114,8 @@ def test_a_terminal_shows_it_in_place(bench):
 def test_what_has_ended_is_shown_once_and_json_is_no_picture(bench, kdzoo):
     bench()
     said = kdzoo("status", "b", "--watch")
-    assert (said.status, said.out) == (0, "b: 2 done\n")
+    assert (said.status, said.out) == (0, kdzoo("status", "b").out)
+    assert said.out.startswith("b: 2 done\n")
     refused = kdzoo("status", "--watch", "--json")
     assert (refused.status, refused.err) == (2, "kdzoo: watch: not together with --json\n")
     assert "1 bench: 2 done" in kdzoo("status", "--watch").out
