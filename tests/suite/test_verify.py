@@ -14,7 +14,7 @@ from kdzoo.suite.proof.agreement import BOUND, same_bits, within_spread
 from kdzoo.suite.proof.consistency import faults_of_folder
 from kdzoo.suite.proof.controls import compare_controls
 from kdzoo.suite.proof.machines import why_not_same_bits
-from kdzoo.suite.proof.reference import Spread, points_of, read_points, write_text
+from kdzoo.suite.proof.reference import FOLDER, Spread, points_of, read_points, write_text
 from kdzoo.suite.proof.sample import draw
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.verified_file import read_verifications
@@ -246,3 +246,11 @@ def test_only_what_the_run_decides_is_compared():
 def test_no_committed_run_contradicts_its_own_files(name):
     store = Store(RESULTS / name)
     assert {run_id: faults for run_id in store.ids() if (faults := faults_of_folder(store.run(run_id)))} == {}
+
+
+def test_the_reference_points_of_a_committed_study_are_those_that_its_runs_make():
+    results = Path(__file__).resolve().parents[2] / "results"
+    shipped = read_points(FOLDER / "cifar10.json")
+    assert json.loads((FOLDER / "cifar10.json").read_text())["command"] == "kdzoo reproduce tutorial-cnn"
+    assert shipped == points_of(read_bench(results / "papers/tutorial-cnn/cnn").records)
+    assert {point.method: len(point.values["test"]) for point in shipped.values()} == {"none": 5, "hinton": 5}
