@@ -13,7 +13,7 @@ from kdzoo.garbage import uncollected
 from kdzoo.runs.atomic import ensure_writable
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import BenchConfig
-from kdzoo.suite.plan.first_look import faults_of_options, is_known_to_be_sound, refuse_missing
+from kdzoo.suite.plan.first_look import faults_of_options, is_known_to_be_sound, refuse_early
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import ConfigError, bench_config
 from kdzoo.suite.plan.outline import outline
@@ -36,11 +36,11 @@ SECONDS_AFTER_OUTLINE = 10.0
 def configure_bench(options: dict[str, Any], file: Path | None) -> BenchConfig:
     """The configuration of a bench; raises InputError with its faults and with those of the plan that the rest comes to.
 
-    What it names and is missing is told at once, before anything is loaded that would read it.
+    What is missing, or plainly wrong, is told at once, before anything is loaded that plans.
     """
     try:
         config = bench_config(options, file)
-        refuse_missing(config)
+        refuse_early(config)
         return config
     except ConfigError:
         from kdzoo.suite.run.prepare import configure

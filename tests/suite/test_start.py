@@ -13,7 +13,7 @@ from kdzoo.cli.output import told_if_slow
 from kdzoo.errors import InputError
 from kdzoo.files import CONFIGS
 from kdzoo.suite.plan.config import BenchConfig
-from kdzoo.suite.plan.first_look import is_known_to_be_sound, refuse_missing
+from kdzoo.suite.plan.first_look import is_known_to_be_sound, refuse_early
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.recipe_files import recipes
@@ -144,7 +144,7 @@ def test_what_is_missing_is_told_before_torch_is_loaded(place, options, words):
 def test_the_plan_says_the_same_of_what_is_missing(place, options):
     config = bench_config({**SMALL, "pairs": () if "teacher" in options else "digits", **options}, None)
     with pytest.raises(InputError) as early:
-        refuse_missing(config)
+        refuse_early(config)
     with pytest.raises(InputError) as planned:
         plan(config)
     assert set(early.value.problems) <= set(planned.value.problems)
@@ -154,6 +154,26 @@ def test_the_plan_says_the_same_of_what_is_missing(place, options):
 def test_commands_for_one_network_say_it_before_torch_is_loaded_too(place, words):
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "kdzoo: data: folder:gone: no such folder\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "faults"),
+    [
+        (["--methods", "hintn,rkdd"], ["methods: unknown 'hintn'; did you mean 'hinton'?", "methods: unknown 'rkdd'"]),
+        (
+            ["--alphas", "2", "--temperatures", "0"],
+            ["alphas: expected numbers in [0, 1], got 2", "hinton.temperature: expected a number > 0"],
+        ),
+        (["--set", "recipe.epoch=3", "--pairs", "digit"], ["did you mean 'recipe.epochs'?", "pairs: unknown 'digit'"]),
+        (["--set", "recipe.epochs=-3"], ["recipe.epochs: expected a number > 0, got -3"]),
+        (["--grid", "crd.tau=1", "--recipe", "digts"], ["grid.crd.tau: no method of this bench", "did you mean 'digits'?"]),
+    ],
+)
+def test_what_options_alone_tell_to_be_wrong_is_told_before_torch_is_loaded(place, words, faults):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, "bench", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert all(fault in done.stderr for fault in faults), done.stderr
+    assert all(line.startswith("kdzoo: ") for line in done.stderr.splitlines())
 
 
 # --- what is announced, and what takes a while

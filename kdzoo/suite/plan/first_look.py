@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA, TEXT, folder_of, location_of, path_of
-from kdzoo.errors import InputError, collect_problems
+from kdzoo.errors import collect_problems, raise_if_any
 from kdzoo.models.known import own_networks
 from kdzoo.models.pairs import pair as named_pair
 from kdzoo.runs.wandb_settings import wandb_settings
@@ -28,10 +28,15 @@ JUDGED_HERE = {
 """the keys of a bench whose values need neither torch nor the data to be judged"""
 
 
-def refuse_missing(config: BenchConfig) -> None:
-    """Raise InputError where a file or folder that a bench names is missing, with all else that is wrong with its options."""
-    if missing := [*missing_files(config.data, networks_of(config)), *missing_plugins(config.plugin)]:
-        raise InputError(*dict.fromkeys([*missing, *faults_of_options(config)]))
+def refuse_early(config: BenchConfig) -> None:
+    """Raise InputError with all that is known to be wrong with a bench before torch is loaded, where its plan would tell no more.
+
+    That is so where a file or folder is missing, without which there is no plan, and where its options are the only thing to judge.
+    """
+    missing = [*missing_files(config.data, networks_of(config)), *missing_plugins(config.plugin)]
+    told_by_options = is_judged_by_options(config) and not config.refit  # whether that leaves anything to choose on, the data tell
+    faults = faults_of_options(config) if missing or told_by_options else []
+    raise_if_any(dict.fromkeys([*missing, *faults]))
 
 
 def missing_files(data: str, networks: Iterable[str]) -> Iterator[str]:
@@ -94,13 +99,17 @@ def faults_of_options(config: BenchConfig) -> list[str]:
 
 def is_known_to_be_sound(config: BenchConfig) -> bool:
     """Whether a bench can be announced before torch is loaded: nothing is left that torch, the data or a user's file may refuse."""
+    return is_judged_by_options(config) and not faults_of_options(config)
+
+
+def is_judged_by_options(config: BenchConfig) -> bool:
+    """Whether a bench has kdzoo's own networks and data that are there, and asks for nothing of which torch or a file has to say more."""
     others = set(BenchConfig.model_fields) - JUDGED_HERE
-    if any(not key.startswith("recipe.") for key in config.set) or any(
-        getattr(config, name) != BenchConfig.model_fields[name].get_default() for name in others
-    ):
+    if any(getattr(config, name) != BenchConfig.model_fields[name].get_default() for name in others):
         return False
     is_there = config.data in DATA and path_of(config.data) is None and location_of(config.data, _root(config)) is not None
-    return is_there and set(networks_of(config)) <= set(own_networks()) and not faults_of_options(config)
+    own = set(networks_of(config)) <= set(own_networks()) and (config.teacher is None) == (config.student is None)
+    return is_there and own and all(key.startswith("recipe.") for key in config.set)
 
 
 def _root(config: BenchConfig) -> Path | None:
