@@ -467,12 +467,16 @@ def test_the_list_of_studies_says_how_much_of_each_is_measured(kdzoo, place):
         file.write_text("{}")
     assert told() == "part: 29 of 30 runs"
     files[-1].write_text("{}")
-    assert told() == "yes, 0 of 11 numbers", "its table is not written yet"
-    rows = [{"measure": one.name, "n": 5, "planned": 5, "mean": 3.5} for one in study.measured()]
+    assert told() == "part: 0 of 11 numbers", "its table is not written yet"
+    rows = [{"measure": one.name, "n": 5, "planned": 5, "mean": 3.5, "reached": "no: above"} for one in study.measured()]
+    rows[2] |= {"reached": "yes"}
+    rows[3] |= {"reached": "yes, by the mean alone"}
+    pd.DataFrame([*rows, {"measure": "a row of a race", "mean": 2.0, "reached": "yes"}]).to_csv(folder / "results.csv", index=False)
+    assert told() == "2 of 11 reached"
     rows[0] |= {"n": 4}
     rows[1] |= {"n": 0, "mean": None}
-    pd.DataFrame([*rows, {"measure": "a row of a race", "mean": 2.0}]).to_csv(folder / "results.csv", index=False)
-    assert told() == "yes, 9 of 11 numbers"
+    pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
+    assert told() == "part: 9 of 11 numbers"
 
 
 def test_what_a_stage_takes_from_earlier_ones_is_something_they_train(tmp_path):

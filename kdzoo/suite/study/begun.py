@@ -18,20 +18,26 @@ PAPERS = "papers"
 
 @dataclass(frozen=True)
 class Begun:
-    """What a study's folder holds: how many runs are planned there and done, how many of its numbers are measured by all seeds."""
+    """What a study's folder holds: how many runs are planned there and done, how many of its numbers all seeds have a value for.
+
+    reached: of how many of these numbers the mean lies within the tolerance.
+    """
 
     planned: int
     done: int
     measured: int
+    reached: int
 
     def words(self, runs: int, numbers: int) -> str:
-        """`yes, 9 of 11 numbers`, `part: 3 of 30 runs` or `no`, of a study that trains so many runs for so many numbers."""
+        """`5 of 11 reached`, `part: 3 of 30 runs` or `no`, of a study that trains so many runs for so many numbers."""
         total = max(runs, self.planned)
         if not self.done:
             return "no"
         if self.done < total:
             return f"part: {self.done} of {total:,} runs"
-        return f"yes, {self.measured} of {numbers} numbers" if numbers else "yes"
+        if self.measured < numbers:
+            return f"part: {self.measured} of {numbers} numbers"
+        return f"{self.reached} of {numbers} reached" if numbers else "yes"
 
 
 def study_folder(results: Path, name: str) -> Path:
@@ -43,13 +49,14 @@ def begun(study: Study, folder: Path) -> Begun:
     """How far a study is whose stages lie in a folder; nothing where there is none."""
     runs = [folder / stage.name / "runs" for stage in study.benches]
     planned, done = (sum(len(list(place.glob(f"*/{file}"))) for place in runs) for file in ("run.json", "result.json"))
-    return Begun(planned, done, _measured(folder / TABLE, {one.name for one in study.measured()}))
+    verdicts = _verdicts(folder / TABLE, {one.name for one in study.measured()})
+    return Begun(planned, done, len(verdicts), sum(verdict.startswith("yes") for verdict in verdicts))
 
 
-def _measured(table: Path, names: Container[str]) -> int:
-    """The numbers of these names in a study's table that every seed has a value for."""
+def _verdicts(table: Path, names: Container[str]) -> list[str]:
+    """Whether each number of these names in a study's table is reached, of those that every seed has a value for."""
     try:
         rows = [row for row in csv.DictReader(io.StringIO(read_file(table).decode())) if row["measure"] in names]
-        return sum(bool(row["mean"]) and float(row["n"]) >= float(row["planned"]) for row in rows)
+        return [row["reached"] for row in rows if row["mean"] and float(row["n"]) >= float(row["planned"])]
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or another version's
-        return 0
+        return []
