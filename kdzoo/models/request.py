@@ -11,14 +11,12 @@ from typing import Any, Literal
 from kdzoo.errors import InputError
 from kdzoo.models.checkpoints import load_plain_tensors
 from kdzoo.models.names import has_published_weights, is_known, network_names
+from kdzoo.models.network_words import HF, SAVED, WEIGHT_FILES
 from kdzoo.models.normalisation import AUTO, normalisation_of
-from kdzoo.models.text_names import HF, keep_architecture, weights_in, with_layers
+from kdzoo.models.text_names import keep_architecture, weights_in, with_layers
 from kdzoo.models.weights import metadata_of
 
 Start = Literal["random", "pretrained", "file", "run", "saved"]
-SAVED = "saved:"
-"""what begins the words for a saved teacher"""
-FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 RUN_ID = re.compile(r"^[\w+]+-[0-9a-f]{12}$")
 
 
@@ -57,7 +55,7 @@ def parse_network(text: str) -> NetworkRequest:
     if words.startswith(HF):
         return _in_folder(text, words, options)
     name, colon, weights = words.partition(":")
-    if words.endswith(FILES) and (not colon or _is_file(words)):
+    if words.endswith(WEIGHT_FILES) and (not colon or _is_file(words)):
         path = _existing(text, words)
         return NetworkRequest(text, architecture_of(path), "file", path=path, **options)
     if not colon:
@@ -110,7 +108,7 @@ def _without_options(text: str) -> tuple[str, dict[str, Any]]:
             option = (key, tuple(value.split("+")))
         elif key == "layers" and value.isdecimal() and int(value) > 0:
             option = (key, int(value))
-        elif "/" in last or last.endswith(FILES):  # a path, which is reported as missing
+        elif "/" in last or last.endswith(WEIGHT_FILES):  # a path, which is reported as missing
             break
         else:
             raise InputError(

@@ -16,10 +16,9 @@ from typing import Any
 
 from kdzoo.errors import InputError
 from kdzoo.files import cache_folder, read_text
+from kdzoo.models.network_words import HF
 from kdzoo.runs.atomic import write_bytes
 
-HF = "hf:"
-"""what begins the words for a folder in Hugging Face's form"""
 NAME = re.compile(r"([a-z][a-z0-9]*)_([1-9]\d*)x([1-9]\d*)_([0-9a-f]{12})")
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")

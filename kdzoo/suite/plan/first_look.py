@@ -10,6 +10,7 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA, TEXT, folder_of, location_of, path_of
 from kdzoo.errors import collect_problems, raise_if_any
 from kdzoo.models.known import own_networks
+from kdzoo.models.network_words import HF, SAVED, WEIGHT_FILES
 from kdzoo.models.pairs import pair as named_pair
 from kdzoo.runs.wandb_settings import wandb_settings
 from kdzoo.suite.plan.changes import below, read_changes
@@ -18,9 +19,6 @@ from kdzoo.suite.plan.objectives import faults_of_settings
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.requests import read_requests
 
-SAVED, HF = "saved:", "hf:"
-"""what begins the words for a saved teacher, and for a folder of a network of texts"""
-WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 JUDGED_HERE = {
     *("name", "methods", "temperatures", "alphas", "weights", "doses", "grid", "tune", "refit", "seeds", "control_seeds", "refit_seeds"),
     *("pairs", "teacher", "student", "data", "data_root", "recipe", "epochs", "lr", "wandb", "results", "jobs", "threads", "keep", "set"),
@@ -66,7 +64,7 @@ def _file_named(network: str) -> str:
         return ""
     if network.startswith((SAVED, HF)):
         return network.partition(":")[2].removesuffix(":random")
-    return (network.partition(":")[2] or network) if network.endswith(WEIGHTS) and not Path(network).exists() else ""
+    return (network.partition(":")[2] or network) if network.endswith(WEIGHT_FILES) and not Path(network).exists() else ""
 
 
 def networks_of(config: BenchConfig) -> list[str]:
