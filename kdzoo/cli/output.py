@@ -1,7 +1,7 @@
 """What the commands print: messages on standard error, text, tables and JSON on standard output.
 
-One rule for every line: a terminal breaks it between words, anywhere else it is whole, so that another program can read it.
-COLUMNS says how wide a table is, in a pipe too.
+One rule for every line: where standard output has a width, a terminal's or the one that COLUMNS says, it is broken between words;
+in a pipe it is whole, so that another program can read it.
 """
 
 from __future__ import annotations
@@ -59,22 +59,22 @@ def told_if_slow(text: str, seconds: float = PATIENCE_SECONDS) -> Iterator[None]
 
 
 def print_text(text: str, style: str = "") -> None:
-    """Print text on standard output; a terminal breaks its lines between words, a pipe gets them whole."""
+    """Print text on standard output, its lines broken between words where that has a width."""
     screen = console()
-    lines = wrapped(text, screen.width) if screen.is_terminal else text
+    lines = wrapped(text, screen.width) if has_width(screen) else text
     screen.print(lines, style=style, markup=False, soft_wrap=True)
     screen.file.flush()
 
 
 def print_view(view: RenderableType) -> None:
-    """Print tables and paragraphs on standard output; a pipe gets both whole, unless COLUMNS says how wide tables are."""
+    """Print tables and paragraphs on standard output, with their lines and cells whole where that has no width."""
     screen = console()
     if screen.is_terminal:
         screen.print(view)
         return
-    wide = screen if columns_variable() else PlainConsole(width=UNBROKEN, highlight=False)
+    wide = screen if has_width(screen) else PlainConsole(width=UNBROKEN, highlight=False)
     with wide.capture() as printed:
-        wide.print(view, no_wrap=True, overflow="ignore", crop=False)  # of the paragraphs: a table's columns have their own
+        wide.print(view)
     print("\n".join(map(str.rstrip, printed.get().splitlines())), flush=True)
 
 
@@ -104,6 +104,11 @@ def with_label(line: tuple[str, str]) -> str:
 def console() -> Console:
     """Standard output, as wide as COLUMNS says, else as the terminal is, else PIPE_WIDTH."""
     return PlainConsole(width=columns_variable() or (None if sys.stdout.isatty() else PIPE_WIDTH), highlight=False)
+
+
+def has_width(screen: Console) -> bool:
+    """Whether anything says how wide lines may be: a terminal, or COLUMNS."""
+    return screen.is_terminal or columns_variable() is not None
 
 
 def columns_variable() -> int | None:

@@ -286,7 +286,7 @@ def test_published_gains_are_over_crds_pairs_without_copied_numbers():
         row("new", "a/b", "sp", 99.0, run_by="copied"), row("new", "e/f", "at", 99.0), row("new", "a/b", "at", 99.0, data="cifar10"),
     ]  # fmt: skip
     gains = published_gains(rows)
-    assert str(gains["at"]) == "+0.00 [-2.00, +2.00] (2 pairs: crd, new)"
+    assert str(gains["at"]) == "0.00 [-2.00, +2.00] (2 pairs: crd, new)"
     assert set(gains) == {"hinton", "at"}
 
 
