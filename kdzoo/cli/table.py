@@ -136,7 +136,7 @@ def table_parts(rows: Sequence[Row], columns: Sequence[Column], screen: Console)
 def _widths(columns: Sequence[Column], cells: Mapping[str, Sequence[str | Text]], room: int) -> dict[str, int]:
     """The columns that are shown and their widths: prose has at least SHORTEST characters, and what the others leave."""
     whole = {name: max(cell_len(name), *(cell_len(str(cell)) for cell in texts), 0) for name, texts in cells.items()}
-    prose = {column.name: NARROWEST if column.broken else SHORTEST for column in columns if column.prose}
+    prose = {column.name: _longest_word(cells[column.name]) if column.broken else SHORTEST for column in columns if column.prose}
     least = {name: min(width, max(prose[name], cell_len(name))) if name in prose else width for name, width in whole.items()}
     widths = {name: least[name] for name in columns_that_fit(least, room, gap=GAP)}
     spare = room - sum(widths.values()) - GAP * (len(widths) - 1)
@@ -145,6 +145,11 @@ def _widths(columns: Sequence[Column], cells: Mapping[str, Sequence[str | Text]]
         widths[name] += more
         spare -= more
     return widths
+
+
+def _longest_word(texts: Iterable[str | Text]) -> int:
+    """The characters that prose takes at least where it continues on the next line without a broken word."""
+    return max(NARROWEST, *(cell_len(word) for text in texts for word in str(text).split()), 0)
 
 
 def _cell(column: Column, row: Row, encoding: str) -> str | Text:
