@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from pages import run
+from rich.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -92,7 +93,8 @@ def test_the_picture_of_the_terminal_shows_what_its_command_prints(kdzoo, monkey
     _title, command, *shown = lines.values()
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "100")
-    printed = kdzoo(*command.replace("\xa0", " ").removeprefix("$ kdzoo ").split()).out
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as docs/draw_terminal.py makes it take the pipe for a terminal
+    printed = Text.from_ansi(kdzoo(*command.replace("\xa0", " ").removeprefix("$ kdzoo ").split()).out).plain
     assert [words for line in shown if (words := "".join(line.split()))] == [
         words for line in printed.splitlines() if (words := "".join(line.split()))
     ]

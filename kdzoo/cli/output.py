@@ -1,7 +1,8 @@
 """What the commands print: messages on standard error, text, tables and JSON on standard output.
 
-One rule for every line: where standard output has a width, a terminal's or the one that COLUMNS says, it is broken between words;
-in a pipe it is whole, so that another program can read it.
+One rule for every line: a terminal breaks it between words, anywhere else it is whole, so that another program can read it.
+COLUMNS says how wide a table is, in a pipe too; a paragraph is not broken by it, since programs that embed an editor of lines, such
+as Python with readline, hand it to all that they start.
 """
 
 from __future__ import annotations
@@ -59,22 +60,22 @@ def told_if_slow(text: str, seconds: float = PATIENCE_SECONDS) -> Iterator[None]
 
 
 def print_text(text: str, style: str = "") -> None:
-    """Print text on standard output, its lines broken between words where that has a width."""
+    """Print text on standard output; a terminal breaks its lines between words, a pipe gets them whole."""
     screen = console()
-    lines = wrapped(text, screen.width) if has_width(screen) else text
+    lines = wrapped(text, screen.width) if screen.is_terminal else text
     screen.print(lines, style=style, markup=False, soft_wrap=True)
     screen.file.flush()
 
 
 def print_view(view: RenderableType) -> None:
-    """Print tables and paragraphs on standard output, with their lines and cells whole where that has no width."""
+    """Print tables and paragraphs on standard output; a pipe gets both whole, unless COLUMNS says how wide tables are."""
     screen = console()
     if screen.is_terminal:
         screen.print(view)
         return
-    wide = screen if has_width(screen) else PlainConsole(width=UNBROKEN, highlight=False)
+    wide = screen if columns_variable() else PlainConsole(width=UNBROKEN, highlight=False)
     with wide.capture() as printed:
-        wide.print(view)
+        wide.print(view, no_wrap=True, overflow="ignore", crop=False)  # of the paragraphs: a table's columns have their own
     print("\n".join(map(str.rstrip, printed.get().splitlines())), flush=True)
 
 
@@ -104,11 +105,6 @@ def with_label(line: tuple[str, str]) -> str:
 def console() -> Console:
     """Standard output, as wide as COLUMNS says, else as the terminal is, else PIPE_WIDTH."""
     return PlainConsole(width=columns_variable() or (None if sys.stdout.isatty() else PIPE_WIDTH), highlight=False)
-
-
-def has_width(screen: Console) -> bool:
-    """Whether anything says how wide lines may be: a terminal, or COLUMNS."""
-    return screen.is_terminal or columns_variable() is not None
 
 
 def columns_variable() -> int | None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdzoo.cli.cells import cell_text
-from kdzoo.cli.output import UNBROKEN, console, has_width, print_json, print_text, print_view
+from kdzoo.cli.output import UNBROKEN, columns_variable, console, print_json, print_text, print_view, wrapped
 from kdzoo.text import columns_that_fit, csv_text, in_encoding, markdown_text, number_of, one_line, shortened
 
 if TYPE_CHECKING:
@@ -109,16 +109,21 @@ def _csv_cell(value: Any) -> Any:
 def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> None:
     screen = console()
     if title:
-        print_text(title, style="italic")
+        print_text(wrapped(title, screen.width) if is_bounded(screen) else title, style="italic")
     for part in table_parts(rows, columns, screen):
         print_view(part)
+
+
+def is_bounded(screen: Console) -> bool:
+    """Whether somebody said how wide a table may be: the terminal, or COLUMNS."""
+    return screen.is_terminal or columns_variable() is not None
 
 
 def table_parts(rows: Sequence[Row], columns: Sequence[Column], screen: Console) -> list[RenderableType]:
     """A table of the columns that fit on a screen, and a line that names the others."""
     cells = {column.name: [_cell(column, row, screen.encoding) for row in rows] for column in columns}
     widths = _widths(columns, cells, screen.width)
-    bounded = has_width(screen)
+    bounded = is_bounded(screen)
     broken = [column.name for column in columns if column.broken]
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:
@@ -130,7 +135,7 @@ def table_parts(rows: Sequence[Row], columns: Sequence[Column], screen: Console)
         table.add_row(*(_fitted(cell, width, screen.encoding) for cell, width in shown))
     left = [column.name for column in columns if column.name not in widths]
     more = f"{number_of(len(left), 'more column')}: {', '.join(left)} (in a wider terminal, or with --format csv, md or json)"
-    return [table, Text(more, style="dim")] if left else [table]
+    return [table, Text(wrapped(more, screen.width) if bounded else more, style="dim")] if left else [table]
 
 
 def _widths(columns: Sequence[Column], cells: Mapping[str, Sequence[str | Text]], room: int) -> dict[str, int]:

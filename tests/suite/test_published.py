@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 from test_leaderboard import objective, write
 
 from kdzoo.errors import InputError
@@ -186,16 +187,17 @@ def test_another_temperature_and_a_transfer_set_are_marked(place):
 
 def test_compare_published_fits_80_columns_and_explains_each_mark(kdzoo, bench, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which takes a pipe for a terminal
     told = kdzoo("compare", "small", "--published")
     assert told.status == 0
-    lines = told.out.splitlines()
+    lines = Text.from_ansi(told.out).plain.splitlines()
     assert max(map(len, lines)) <= 80
     (kd,) = [line.split() for line in lines if line.startswith("hinton")]
     assert kd[:4] == ["hinton", "3", "57.60", "70.66"]
     explained = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line[1:3] == "  " and line[0].isalpha()}
     assert set(kd[-1]) <= set(explained)
     assert explained[next(letter for letter in kd[-1] if "pixels" in explained[letter])] == "pixels: 16x16 here, 32x32 there"
-    assert "published, but not in this bench: ab, cc, crd" in " ".join(told.out.split())
+    assert "published, but not in this bench: ab, cc, crd" in " ".join(" ".join(lines).split())
 
 
 def test_compare_published_as_json_holds_every_difference_in_words(kdzoo, bench):
