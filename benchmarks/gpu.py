@@ -81,6 +81,7 @@ class Settings:
     jobs: tuple[int, ...]
     repeats: int
     seconds: float
+    study_pair: str
     study_epochs: int | None
     methods: tuple[str, ...] | None
     plain: bool
@@ -120,6 +121,7 @@ def settings_of(given: argparse.Namespace) -> Settings:
         jobs=JOBS,
         repeats=5,
         seconds=0.2,
+        study_pair=gpu_study.PAIR,
         study_epochs=None,
         methods=None,
         plain=True,
@@ -139,7 +141,7 @@ def settings_of(given: argparse.Namespace) -> Settings:
         repeats=2,
         seconds=0.01,
     )
-    return replace(tiny, study_epochs=1, methods=("hinton", "at", "crd"), plain=False)
+    return replace(tiny, study_pair=tiny.pairs[0], study_epochs=1, methods=("hinton", "at", "crd"), plain=False)
 
 
 def data_folder(path: Path, work: Path) -> Path:
@@ -311,7 +313,8 @@ def measure(settings: Settings, data: Path, work: Path, keep: Callable[[Record],
         keep(content)
     if left() > gpu_study.LEAST_SECONDS:
         os.environ["KDZOO_DATA"] = str(data)
-        content["study"] = gpu_study.study(settings.device, "cifar100", left(), work, settings.study_epochs)
+        pair, epochs = settings.study_pair, settings.study_epochs
+        content["study"] = gpu_study.study(settings.device, "cifar100", left(), work, pair=pair, epochs=epochs)
     else:
         content["not_reached"].append("CRD against KD")
     content["seconds"] = time.monotonic() - began

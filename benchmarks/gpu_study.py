@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PAIR, RECIPE, METHODS = "resnet56/resnet20", "crd240", "hinton,crd"
+"""what is published"""
 END_SECONDS = 20
 """what a bench is given to write its checkpoints and end"""
 LEAST_SECONDS = 40
@@ -38,22 +39,22 @@ def pack(work: Path, archive: Path) -> None:
     os.replace(part, archive)
 
 
-def command(device: str, data: str, epochs: int | None) -> list[str]:
+def command(device: str, data: str, pair: str, epochs: int | None) -> list[str]:
     """The bench, one seed a row."""
-    words = ["--data", data, "--pairs", PAIR, "--methods", METHODS, "--recipe", RECIPE, "--seeds", "1", "--no-refit", "--name", "crd240"]
+    words = ["--data", data, "--pairs", pair, "--methods", METHODS, "--recipe", RECIPE, "--seeds", "1", "--no-refit", "--name", "crd240"]
     # a teacher of one epoch only shows that the bench runs, and may be at chance
     words += ["--temperatures", "4"] + ([] if epochs is None else ["--epochs", str(epochs), "--allow-chance-teacher"])
     return [sys.executable, "-m", "kdzoo", "bench", *words, "--device", device, "--jobs", "1", "--checkpoint-seconds", "15"]
 
 
-def study(device: str, data: str, seconds: float, work: Path, epochs: int | None = None) -> dict[str, Any]:
+def study(device: str, data: str, seconds: float, work: Path, *, pair: str = PAIR, epochs: int | None = None) -> dict[str, Any]:
     """Train until the bench is done or the seconds are up; what every run has come to."""
     environment = {**os.environ, "KDZOO_CACHE": str(work / "cache")}
     began = time.monotonic()
     log = work / "study.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*command(device, data, epochs), "--results", str(work / "results")],
+            [*command(device, data, pair, epochs), "--results", str(work / "results")],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -71,7 +72,7 @@ def study(device: str, data: str, seconds: float, work: Path, epochs: int | None
                 os.killpg(process.pid, signal.SIGKILL)
             status = None
     return {
-        "pair": PAIR,
+        "pair": pair,
         "recipe": RECIPE,
         "status": status,
         "seconds": time.monotonic() - began,
