@@ -15,7 +15,7 @@ import pytest
 import turns
 from hypothesis import HealthCheck, settings
 from registries import registered_for_a_while
-from warm_python import NewPopen, WorkerPopen, run_warm
+from warm_python import FORWARDS, STEPS, NewPopen, WorkerPopen, run_warm
 
 # How long an example takes, or to draw one, is the machine's doing, and no test claims it.
 settings.register_profile("kdzoo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -69,8 +69,8 @@ def _few_timings() -> Iterator[tuple[int, int]]:
 
     before = latency.REPEATS, cost.TIMED
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "REPEATS", 5)
-        patch.setattr(cost, "TIMED", 2)
+        patch.setattr(latency, "REPEATS", FORWARDS)
+        patch.setattr(cost, "TIMED", STEPS)
         yield before
 
 

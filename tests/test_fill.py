@@ -103,6 +103,7 @@ def test_every_strategy_is_measured_for_real_and_leaves_nothing_behind(prepared,
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.usefixtures("new_interpreters")
 def test_a_strategy_that_cannot_be_measured_is_left_out_with_its_reason(tmp_path, prepared):
     broken = tmp_path / "broken.py"
     broken.write_text("raise RuntimeError('this plugin cannot be loaded')")

@@ -3,8 +3,9 @@
 What a fork runs is a process like any other: its own memory, descriptors, environment, working folder, session and signals, a
 child of whoever started it, with the exit status that the command has. Forks are made of a process that has done nothing
 but import, in one thread, so no command finds what another one left, and a worker finds nothing that its bench has registered.
-Three things differ from a new interpreter: all forks of a server share its hash seed, everything is imported before the first
-line, and the options and variables that Python itself reads as it starts (`-W`, PYTHONPATH, OMP_NUM_THREADS) are the server's.
+Four things differ from a new interpreter: all forks of a server share its hash seed, everything is imported before the first
+line, the options and variables that Python itself reads as it starts (`-W`, PYTHONPATH, OMP_NUM_THREADS) are the server's, and
+what is trained is timed a few times (FORWARDS, STEPS), as what the tests train themselves.
 Tests of these and of imports therefore start a new interpreter; where two benches are compared, one side is forked of a
 second server, whose hash seed is another one (`OtherHashPopen`), or is a new interpreter (`undisturbed` of tests/suite/conftest.py).
 """
@@ -36,8 +37,12 @@ WORKER = ["-m", "kdzoo.suite.run.worker"]
 """how a bench starts its workers, behind the interpreter"""
 FOLLOWER = ["-m", "kdzoo.suite.run.follower"]
 """how a worker starts the processes that train its runs with it"""
+PROBE = ["-m", "kdzoo.suite.run.fill_probe"]
+"""how a bench starts the processes that measure what fills a GPU"""
 SEED = "kdzoo-seed"
 """the name of the process in a bench's group that the bench's workers are forked of; no process of kdzoo's"""
+FORWARDS, STEPS = 5, 2
+"""how often what is trained is timed: nothing but the times depends on it"""
 MOST_DESCRIPTORS = 64
 ABOVE = 256
 """descriptors on their way to where they belong are kept above all others"""
@@ -62,6 +67,11 @@ NewPopen = subprocess.Popen
 """starts a new interpreter, also where `subprocess.Popen` stands for one of the classes below"""
 
 
+def not_shared(environment: dict[str, str]) -> list[str]:
+    """The variables that only a new interpreter would read, of those that a command is to have."""
+    return [name for name in NOT_SHARED if environment.get(name) != os.environ.get(name)]
+
+
 class WarmPopen(subprocess.Popen[Any]):
     """`subprocess.Popen`, but that a command of this Python is forked instead of started."""
 
@@ -72,13 +82,13 @@ class WarmPopen(subprocess.Popen[Any]):
         super().__init__(args, **options)
 
     def _execute_child(self, args: Any, *rest: Any) -> None:
-        if not self._is_forked(args):
+        environment = dict(os.environ if rest[5] is None else rest[5])
+        if not self._is_forked(args, environment):
             super()._execute_child(args, *rest)  # type: ignore[misc]
             return
-        _executable, _preexec_fn, _close_fds, pass_fds, cwd, env, _startupinfo, _creationflags, _shell, *pipes = rest
+        _executable, _preexec_fn, _close_fds, pass_fds, cwd, _env, _startupinfo, _creationflags, _shell, *pipes = rest
         p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite = pipes[:6]
-        environment = dict(os.environ if env is None else env)
-        if other := [name for name in NOT_SHARED if environment.get(name) != os.environ.get(name)]:
+        if other := not_shared(environment):
             raise ValueError(f"only a new interpreter reads another {other[0]}")
         numbers = sorted(pass_fds)
         unbuffered = args[1] == "-u"
@@ -91,7 +101,7 @@ class WarmPopen(subprocess.Popen[Any]):
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
-    def _is_forked(self, args: Any) -> bool:
+    def _is_forked(self, args: Any, environment: dict[str, str]) -> bool:
         return not isinstance(args, str) and args[0] == sys.executable and (args[1] in ("-m", "-c", "-u") or not args[1].startswith("-"))
 
 
@@ -101,11 +111,18 @@ class OtherHashPopen(WarmPopen):
     server = "second"
 
 
-class WorkerPopen(WarmPopen):
-    """`subprocess.Popen`, but that the workers of a bench, and who trains with them, are forked."""
+class CommandPopen(WarmPopen):
+    """`WarmPopen` for what a forked command starts itself: where a library asks for other variables, it gets a new interpreter."""
 
-    def _is_forked(self, args: Any) -> bool:
-        return not isinstance(args, str) and list(args[:3]) in ([sys.executable, *WORKER], [sys.executable, *FOLLOWER])
+    def _is_forked(self, args: Any, environment: dict[str, str]) -> bool:
+        return super()._is_forked(args, environment) and not not_shared(environment)
+
+
+class WorkerPopen(WarmPopen):
+    """`subprocess.Popen`, but that the workers of a bench, who trains with them and what measures for them are forked."""
+
+    def _is_forked(self, args: Any, environment: dict[str, str]) -> bool:
+        return not isinstance(args, str) and args[0] == sys.executable and list(args[1:3]) in (WORKER, FOLLOWER, PROBE)
 
 
 def run_warm(command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
@@ -214,7 +231,7 @@ def _keep_a_seed() -> None:
     theirs.close()
     _adopt_orphans()
     _open[os.getpid(), WarmPopen.server] = mine
-    subprocess.Popen = WarmPopen  # type: ignore[misc]
+    subprocess.Popen = CommandPopen  # type: ignore[misc]
 
 
 def _renew_streams(unbuffered: bool) -> None:
@@ -270,7 +287,7 @@ def _run(first: str, *rest: str) -> None:
 
 
 def import_everything() -> None:
-    """What commands of kdzoo's import, and nothing else: no thread, no random number, no operation."""
+    """What commands of kdzoo's import, with few timings, and nothing else: no thread, no random number, no operation."""
     import scipy.stats  # noqa: F401
     import sklearn.datasets  # noqa: F401
     import timm  # noqa: F401
@@ -282,9 +299,11 @@ def import_everything() -> None:
     import kdzoo.suite.study  # noqa: F401
     from kdzoo.contract.methods import REGISTRY
     from kdzoo.models.names import load_zoo
+    from kdzoo.training import cost, latency
 
     REGISTRY.names()
     load_zoo()
+    latency.REPEATS, cost.TIMED = FORWARDS, STEPS
     if len(list(Path("/proc/self/task").iterdir())) > 1 or torch.cuda.is_initialized():
         raise RuntimeError("a process with several threads, or one that has used a GPU, cannot be forked")
 
