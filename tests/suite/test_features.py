@@ -538,9 +538,9 @@ def test_pretrained_networks_of_every_family_teach_without_their_classifier(fami
     save_file(random_weights(name), snapshot / (config.hf_hub_filename or "model.safetensors"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(place / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     with registered_for_a_while():
-        zoo.register_source("noise", lambda: zoo.Raw((images[:30], np.arange(30) % 2), (images[30:], np.arange(10) % 2)))
+        zoo.register_source("noise", lambda: zoo.Raw((images[:12], np.arange(12) % 2), (images[12:], np.arange(8) % 2)))
         outcome = zoo.bench(
             "embed+tokens",
             teacher=f"{name}:pretrained@{side}",
