@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzoo.cli.interruption import raise_if_interrupted
-from kdzoo.cli.output import PATIENCE_SECONDS, console, print_message, print_text, told_if_slow, with_label
+from kdzoo.cli.output import console, print_message, print_text, told_if_slow, with_label
 from kdzoo.garbage import uncollected
 from kdzoo.runs.atomic import ensure_writable
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import BenchConfig
-from kdzoo.suite.plan.first_look import faults_of_options, is_known_to_be_sound, refuse_early
+from kdzoo.suite.plan.first_look import faults_of_options, has_no_known_fault, refuse_early
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import ConfigError, bench_config
 from kdzoo.suite.plan.outline import outline
@@ -27,10 +27,6 @@ from kdzoo.text import number_of, one_line
 if TYPE_CHECKING:
     from kdzoo.suite.report.table_files import BenchOutcome
     from kdzoo.suite.run.prepare import Prepared
-
-
-SECONDS_AFTER_OUTLINE = 10.0
-"""how long planning may take unannounced where the outline of the bench has been read meanwhile"""
 
 
 def configure_bench(options: dict[str, Any], file: Path | None) -> BenchConfig:
@@ -59,7 +55,7 @@ def training_display() -> Iterator[Display]:
 def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> BenchOutcome:
     """Train the runs of a bench that are not done yet, with its display, and write its tables.
 
-    Faults stand alone: what is going to be trained is printed first only where nothing is left that may be refused.
+    Faults stand alone: what is going to be trained is printed first only where no fault is left that planning is known to find.
     """
     if (runs := finished_runs(config)) is not None:
         print_outline(config)
@@ -67,27 +63,22 @@ def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> B
         from kdzoo.suite.report.table_files import BenchOutcome
 
         return BenchOutcome(set(runs))
-    if sound := is_known_to_be_sound(config):
-        announce(config)
+    if announced := has_no_known_fault(config):
+        print_outline(config)
     with ExitStack() as stack:
         with uncollected():
             launcher = stack.enter_context(open_launcher(config))
             if not is_complete(config):
                 launcher.warm_up()  # a worker's imports run while this process imports and plans
-            prepared = prepare_bench(config, SECONDS_AFTER_OUTLINE if sound else PATIENCE_SECONDS)
-        if not sound:
-            announce(config)
+            prepared = prepare_bench(config)
+        ensure_writable(teacher_store().folder)
+        ensure_writable(Path(config.results) / config.name)
+        if not announced:
+            print_outline(config)
         from kdzoo.suite.run.bench import run
 
         with training_display() as display:
             return run(prepared, launcher, display.handle, retry_failed=retry_failed, command=command)
-
-
-def announce(config: BenchConfig) -> None:
-    """Print what a bench is going to train; raises InputError before that where results or teachers cannot be written."""
-    ensure_writable(teacher_store().folder)
-    ensure_writable(Path(config.results) / config.name)
-    print_outline(config)
 
 
 def print_outline(config: BenchConfig) -> None:
@@ -96,10 +87,10 @@ def print_outline(config: BenchConfig) -> None:
         print_lines(map(with_label, planned.lines()))
 
 
-def prepare_bench(config: BenchConfig, seconds: float = PATIENCE_SECONDS) -> Prepared:
+def prepare_bench(config: BenchConfig) -> Prepared:
     """The plan of a bench with all that can be checked of it; what takes longer than some seconds is said, unless it will be refused."""
     text = f"planning: reading {config.data}, building each network once and checking every setting"
-    with nullcontext() if faults_of_options(config) else told_if_slow(text, seconds):
+    with nullcontext() if faults_of_options(config) else told_if_slow(text):
         from kdzoo.suite.run.prepare import prepare
 
         return prepare(config)

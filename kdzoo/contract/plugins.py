@@ -22,6 +22,11 @@ def plugin_being_loaded() -> str:
     return _LOADING.get()
 
 
+def no_such_plugin(path: str | Path) -> str:
+    """The message for a plugin whose file is missing."""
+    return f"plugin: no such file: {path}"
+
+
 def load_plugin(path: str | Path) -> None:
     """Run a user's file under a private module name, so that what it registers is known.
 
@@ -30,7 +35,7 @@ def load_plugin(path: str | Path) -> None:
     """
     file = Path(path).resolve()
     if not file.is_file():
-        raise InputError(f"plugin: no such file: {path}")
+        raise InputError(no_such_plugin(path))
     if importlib.util.spec_from_file_location("plugin", file) is None:
         raise InputError(f"plugin: {path}: not a Python file; expected a name that ends in .py")
     from kdzoo.contract.guard import Interference, watch

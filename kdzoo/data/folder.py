@@ -14,6 +14,7 @@ import torch
 from kdzoo.data.dataset import Dataset, Subset
 from kdzoo.data.digests import Row, read_all, read_changed
 from kdzoo.data.files import File, Files, Survey, content_digest, keep_pixels, should_stream
+from kdzoo.data.known import no_such_folder
 from kdzoo.data.listing import Listing, list_images
 from kdzoo.data.pixels import DECODER, Look, fault, find_scales, look
 from kdzoo.data.preprocess import COLOUR_16, FLOAT, RANGES
@@ -48,7 +49,7 @@ def load_folder(
     parts whose classes differ.
     """
     if not os.path.isdir(folder):
-        raise InputError(f"data: folder:{folder}: no such folder")
+        raise InputError(no_such_folder(folder))
     listing = list_files(folder, skip_unreadable=skip_unreadable)
     side = round(image_size * MARGIN) if image_size else DEFAULT_SIDE
     streams = should_stream(sum(map(len, listing.parts.values())), side, image_cache)

@@ -146,6 +146,16 @@ def has_labels(request: str) -> bool:
     return not request.startswith(UNLABELLED)
 
 
+def no_such_folder(folder: str | Path) -> str:
+    """The message for a folder of images that is missing."""
+    return f"data: folder:{folder}: no such folder"
+
+
+def no_such_texts(file: str | Path) -> str:
+    """The message for a file of texts that is missing."""
+    return f"data: {file}: no such file; expected a CSV file with the columns text and label"
+
+
 def missing_data(name: str, places: str, how: str) -> str:
     """The message for a data set that is not on this machine."""
     return (

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdzoo.data.canonical import Raw
+from kdzoo.data.known import no_such_texts
 from kdzoo.errors import InputError
 from kdzoo.text import number_of
 
@@ -127,7 +128,7 @@ def _file_of(folder: Path, part: str) -> Path:
 def _read_rows(file: Path) -> tuple[list[str], list[str], list[str]]:
     """The texts and labels of a file, and notes on rows that were passed over and on what quotation marks may have done to others."""
     if not file.is_file():
-        raise InputError(f"data: {file}: no such file; expected a CSV file with the columns text and label")
+        raise InputError(no_such_texts(file))
     tabs = file.suffix == ".tsv"
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from kdzoo.errors import InputError
 from kdzoo.models.checkpoints import load_plain_tensors
 from kdzoo.models.names import has_published_weights, is_known, network_names
-from kdzoo.models.network_words import HF, SAVED, WEIGHT_FILES
+from kdzoo.models.network_words import HF, RANDOM, SAVED, WEIGHT_FILES, existing_file, existing_folder, folder_in, is_file, is_path
 from kdzoo.models.normalisation import AUTO, normalisation_of
 from kdzoo.models.text_names import keep_architecture, weights_in, with_layers
 from kdzoo.models.weights import metadata_of
@@ -50,13 +50,13 @@ def parse_network(text: str) -> NetworkRequest:
     The architecture of a FILE alone is read from its metadata or its name; raises InputError where neither has it.
     """
     if text.startswith(SAVED):
-        return NetworkRequest(text, "", "saved", path=_existing(text, text.removeprefix(SAVED)))
+        return NetworkRequest(text, "", "saved", path=existing_file(text, text.removeprefix(SAVED)))
     words, options = _without_options(text)
     if words.startswith(HF):
         return _in_folder(text, words, options)
     name, colon, weights = words.partition(":")
-    if words.endswith(WEIGHT_FILES) and (not colon or _is_file(words)):
-        path = _existing(text, words)
+    if is_path(words):
+        path = existing_file(text, words)
         return NetworkRequest(text, architecture_of(path), "file", path=path, **options)
     if not colon:
         if all(RUN_ID.match(part) for part in ensemble_ids(words)):
@@ -66,18 +66,14 @@ def parse_network(text: str) -> NetworkRequest:
         return NetworkRequest(text, name, weights, **options)  # type: ignore[arg-type]
     if RUN_ID.match(weights):
         return NetworkRequest(text, name, "run", run_id=weights, **options)
-    return NetworkRequest(text, name, "file", path=_existing(text, weights), **options)
+    return NetworkRequest(text, name, "file", path=existing_file(text, weights), **options)
 
 
 def _in_folder(text: str, words: str, options: dict[str, Any]) -> NetworkRequest:
     """`hf:FOLDER`, with the folder's weights where it has some, or `hf:FOLDER:random`."""
-    given = words.removeprefix(HF)
-    at_random = given.endswith(":random")
-    folder = Path(given.removesuffix(":random")).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"network {text!r}: no such folder: {folder}")
+    folder = existing_folder(text, folder_in(words))
     name = keep_architecture(folder, options.get("layers"))
-    path = None if at_random else weights_in(folder)
+    path = None if words.endswith(RANDOM) else weights_in(folder)
     return NetworkRequest(text, name, "random" if path is None else "file", path=path, **options)
 
 
@@ -95,7 +91,7 @@ def _without_options(text: str) -> tuple[str, dict[str, Any]]:
     """The words for a network before its options, and the options; raises InputError for one that is none."""
     words: str = text
     options: dict[str, Any] = {}
-    while "@" in words and not _is_file(words) and not _is_file(words.partition(":")[2]):
+    while "@" in words and not is_file(words) and not is_file(words.partition(":")[2]):
         before, _, last = words.rpartition("@")
         key, equals, value = last.partition("=")
         if last == "small":
@@ -122,22 +118,9 @@ def _without_options(text: str) -> tuple[str, dict[str, Any]]:
     return words, options
 
 
-def _is_file(path: str) -> bool:
-    try:
-        return bool(path) and Path(path).expanduser().is_file()
-    except (OSError, RuntimeError, ValueError):  # a name that is too long, the home of nobody, a zero byte
-        return False
-
-
 def ensemble_ids(text: str) -> list[str]:
     """The ids of `none-0123456789ab+hinton+at-0123456789ab`: a plus stands between them where it follows an id's digits."""
     return re.split(r"(?<=-[0-9a-f]{12})\+", text)
-
-
-def _existing(text: str, path: str) -> Path:
-    if not _is_file(path):
-        raise InputError(f"network {text!r}: no such file: {path}")
-    return Path(path).expanduser()
 
 
 def architecture_of(path: Path) -> str:

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kdzoo.cli.output import told_if_slow
 from kdzoo.errors import InputError
 from kdzoo.files import CONFIGS
 from kdzoo.suite.plan.config import BenchConfig
-from kdzoo.suite.plan.first_look import is_known_to_be_sound, refuse_early
+from kdzoo.suite.plan.first_look import missing_files, refuse_early
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.recipe_files import recipes
@@ -179,23 +180,38 @@ def test_what_options_alone_tell_to_be_wrong_is_told_before_torch_is_loaded(plac
 # --- what is announced, and what takes a while
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"alphas": "2"},
-        {"set": {"recipe.epoch": 3}},
-        {"set": {"recipe.epochs": -3}},
-        {"set": {"student.stem": "tiny"}},
-        {"device": "cuda"},
-        {"pairs": (), "teacher": "digits_techer", "student": "digits_student"},
-        {"data": "folder:photos"},
-        {"data": "cifar100"},
-        {"plugin": "my_loss.py"},
-    ],
-)
-def test_a_bench_that_may_be_refused_is_announced_after_it_is_planned(place, options):
-    assert is_known_to_be_sound(bench_config(SMALL, None))
-    assert not is_known_to_be_sound(bench_config({**SMALL, **options}, None))
+LENIENT = {
+    "rates by network": {"lr_for": {"digits_student": 0.1, "digits_teacher": 0.1}, "without": ("lr",)},
+    "keys that are unset": {"recipe": {"schedule": None, "momentum": None}, "without": ()},
+}
+
+
+@pytest.mark.parametrize("change", LENIENT.values(), ids=LENIENT)
+def test_a_recipe_that_the_plan_accepts_is_not_refused_early(place, change):
+    content = read_yaml(CONFIGS / "recipes/digits.yaml")
+    for key in change["without"]:
+        del content["recipe"][key]
+    content["recipe"] |= change.get("recipe", {})
+    content |= {"lr_for": change["lr_for"]} if "lr_for" in change else {}
+    Path("mine.yaml").write_text(yaml.safe_dump(content))
+    config = bench_config({**SMALL, "recipe": "mine.yaml"}, None)
+    refuse_early(config)
+    assert plan(config).students
+
+
+def test_a_home_folder_and_a_name_that_is_too_long_are_paths_like_others(place, monkeypatch):
+    monkeypatch.setenv("HOME", str(place))
+    (place / "rev:x").mkdir()
+    (place / "rev:x/w.pth").touch()
+    assert missing_files("digits", ["~/rev:x/w.pth", "hf:~", "resnet56:~/rev:x/w.pth"]) == []
+    (problem,) = missing_files("digits", [f"resnet56:{'a' * 300}.pth"])
+    assert "no such file" in problem
+
+
+def test_a_bench_that_only_its_plan_refuses_prints_nothing_and_leaves_nothing(place, kdzoo):
+    said = kdzoo("bench", "--methods", "patientkd", "--epochs", 1, "--seeds", 1)
+    assert (said.status, said.out) == (2, "")
+    assert not Path("results").exists()
 
 
 def test_what_takes_long_is_told_meanwhile_and_what_does_not_is_not(capsys):

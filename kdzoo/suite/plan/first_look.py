@@ -1,23 +1,25 @@
-"""What can be said of a bench before torch is loaded: which files are missing, and what is wrong with its options. Free of torch."""
+"""What can be judged of a bench before torch is loaded: which files are missing, and what is wrong with its options. Free of torch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.data.known import DATA, TEXT, folder_of, location_of, path_of
+from kdzoo.contract.plugins import no_such_plugin
+from kdzoo.data.known import DATA, FOLDER, TEXT, folder_of, location_of, no_such_folder, no_such_texts, path_of
 from kdzoo.errors import collect_problems, raise_if_any
 from kdzoo.models.known import own_networks
-from kdzoo.models.network_words import HF, SAVED, WEIGHT_FILES
-from kdzoo.models.pairs import pair as named_pair
+from kdzoo.models.network_words import refuse_missing
 from kdzoo.runs.wandb_settings import wandb_settings
 from kdzoo.suite.plan.changes import below, read_changes
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.objectives import faults_of_settings
-from kdzoo.suite.plan.recipe_files import recipe_file
-from kdzoo.suite.plan.requests import read_requests
+from kdzoo.suite.plan.pairs import read_pairs
+from kdzoo.suite.plan.recipe_files import RECIPES, recipe_file
+from kdzoo.suite.plan.requests import parse_request, read_requests
 
 JUDGED_HERE = {
     *("name", "methods", "temperatures", "alphas", "weights", "doses", "grid", "tune", "refit", "seeds", "control_seeds", "refit_seeds"),
@@ -31,49 +33,44 @@ def refuse_early(config: BenchConfig) -> None:
 
     That is so where a file or folder is missing, without which there is no plan, and where its options are the only thing to judge.
     """
-    missing = [*missing_files(config.data, networks_of(config)), *missing_plugins(config.plugin)]
+    missing = [*missing_files(config.data, networks_of(config)), *missing_transfer_data(config), *missing_plugins(config.plugin)]
     told_by_options = is_judged_by_options(config) and not config.refit  # whether that leaves anything to choose on, the data tell
     faults = faults_of_options(config) if missing or told_by_options else []
     raise_if_any(dict.fromkeys([*missing, *faults]))
 
 
-def missing_files(data: str, networks: Iterable[str]) -> Iterator[str]:
+def missing_files(data: str, networks: Iterable[str]) -> list[str]:
     """What is missing of data and weights, in the words of what reads them; what only a closer look can tell is left to that.
 
     Data by name are looked for, and fetched, where they are read; weights with options after an `@` are told from paths there.
     """
+    problems: list[str] = []
     folder, file = folder_of(data), path_of(data)
-    if folder is not None and not folder.is_dir():
-        yield f"data: folder:{folder}: no such folder"
-    if data.startswith(TEXT) and file is not None and not file.exists():
-        yield f"data: {file}: no such file; expected a CSV file with the columns text and label"
-    for text in dict.fromkeys(networks):
-        path = _file_named(text)
-        if path and not Path(os.path.expanduser(path)).exists():
-            yield f"network {text!r}: no such {'folder' if text.startswith(HF) else 'file'}: {path}"
+    if folder is not None and not os.path.isdir(folder):
+        problems.append(no_such_folder(folder))
+    if data.startswith(TEXT) and file is not None and not os.path.exists(file):
+        problems.append(no_such_texts(file))
+    for words in dict.fromkeys(networks):
+        with collect_problems(problems):
+            refuse_missing(words)
+    return problems
+
+
+def missing_transfer_data(config: BenchConfig) -> list[str]:
+    """The folder of a bench's images without labels, where it is missing."""
+    request = config.transfer_data or ""
+    missing = request.startswith(FOLDER) and not os.path.isdir(os.path.expanduser(request.removeprefix(FOLDER)))
+    return [f"transfer_data: {request}: no such folder"] if missing else []
 
 
 def missing_plugins(files: Iterable[str]) -> list[str]:
     """Which of a user's files are missing."""
-    return [f"plugin: no such file: {file}" for file in files if not Path(file).is_file()]
-
-
-def _file_named(network: str) -> str:
-    """The path in the words for a network, where they plainly are one; else empty."""
-    if "@" in network:
-        return ""
-    if network.startswith((SAVED, HF)):
-        return network.partition(":")[2].removesuffix(":random")
-    return (network.partition(":")[2] or network) if network.endswith(WEIGHT_FILES) and not Path(network).exists() else ""
+    return [no_such_plugin(file) for file in files if not Path(file).is_file()]
 
 
 def networks_of(config: BenchConfig) -> list[str]:
     """Every network that a bench names, those of its pairs too; none of a pair that is unknown."""
-    names = [name for name in (config.teacher, config.student) if name is not None]
-    for text in config.pairs:
-        with collect_problems([]):
-            names += [named_pair(text).teacher, named_pair(text).student]
-    return names
+    return [text for pair in read_pairs(config, []) for text in pair] or [text for text in (config.teacher, config.student) if text]
 
 
 def faults_of_options(config: BenchConfig) -> list[str]:
@@ -86,18 +83,27 @@ def faults_of_options(config: BenchConfig) -> list[str]:
         wandb_settings(config.wandb, os.environ)
     with REGISTRY.declarations():
         requests = read_requests(config, problems)
+        pairs = read_pairs(config, problems)
         with collect_problems(problems):
-            recipe_file(config.recipe).resolve("", below(changes, "recipe"))
-        for text in config.pairs:
-            with collect_problems(problems):
-                named_pair(text)
+            check_recipe(config, changes, [student for _, student in pairs])
         problems += faults_of_settings(requests, config, "deep")
     return list(dict.fromkeys(problems))
 
 
-def is_known_to_be_sound(config: BenchConfig) -> bool:
-    """Whether a bench can be announced before torch is loaded: nothing is left that torch, the data or a user's file may refuse."""
-    return is_judged_by_options(config) and not faults_of_options(config)
+def check_recipe(config: BenchConfig, changes: Mapping[str, Any], students: Iterable[str]) -> None:
+    """Resolve a bench's recipe for those of its students that start from random weights; raises InputError for what is wrong with it."""
+    protocol = recipe_file(config.recipe).variant(trained=False, fine_tuned=False)
+    for student in dict.fromkeys(students):
+        if student in own_networks():
+            protocol.resolve(student, below(changes, "recipe"), config.data)
+
+
+def has_no_known_fault(config: BenchConfig) -> bool:
+    """Whether a bench can be announced before torch is loaded: a shipped recipe, methods for images, and options without a fault."""
+    if not is_judged_by_options(config) or config.recipe not in RECIPES or faults_of_options(config):
+        return False
+    with REGISTRY.declarations():
+        return not any(REGISTRY.get(name).card.of_texts_alone for text in config.methods for name in parse_request(text).terms)
 
 
 def is_judged_by_options(config: BenchConfig) -> bool:
@@ -106,7 +112,7 @@ def is_judged_by_options(config: BenchConfig) -> bool:
     if any(getattr(config, name) != BenchConfig.model_fields[name].get_default() for name in others):
         return False
     is_there = config.data in DATA and path_of(config.data) is None and location_of(config.data, _root(config)) is not None
-    own = set(networks_of(config)) <= set(own_networks()) and (config.teacher is None) == (config.student is None)
+    own = set(networks_of(config)) <= set(own_networks())
     return is_there and own and all(key.startswith("recipe.") for key in config.set)
 
 

@@ -15,7 +15,6 @@ from kdzoo.models.agglomerate import AGGLOMERATE, NO_FILE
 from kdzoo.models.checkpoints import class_names_of, read_checkpoint
 from kdzoo.models.names import code_of, pretrained_classes, require_network_name
 from kdzoo.models.normalisation import AUTO, normalisation_of
-from kdzoo.models.pairs import pair as named_pair
 from kdzoo.models.request import NetworkRequest, ensemble_ids, parse_network
 from kdzoo.models.text import scored_classes
 from kdzoo.models.text_names import is_text_network, with_layers
@@ -225,21 +224,6 @@ def run_folder(run_id: str, config: BenchConfig) -> RunFolder:
         if store.run(run_id).state() == "done" and store.run(run_id).student.is_file():
             return store.run(run_id)
     raise InputError(f"teacher: no finished run {run_id!r} with its weights among the kept teachers or below {config.results}")
-
-
-def read_pairs(config: BenchConfig, problems: list[str]) -> list[tuple[str, str]]:
-    """The pairs of a bench, teacher and student as they are named; what is wrong with their names is added to `problems`."""
-    if bool(config.teacher) != bool(config.student):
-        missing = "student" if config.teacher else "teacher"
-        problems.append(f"{missing}: missing; give --{missing} too, or --pairs TEACHER/STUDENT instead of both")
-    pairs = [(config.teacher, config.student)] if config.teacher and config.student else []
-    for text in config.pairs:
-        with collect_problems(problems):
-            pair = named_pair(text)
-            pairs.append((pair.teacher, pair.student))
-    if not pairs and not problems:
-        problems.append("pairs: missing; give --pairs TEACHER/STUDENT, or --teacher and --student")
-    return pairs
 
 
 def unknown_networks(pairs: Sequence[tuple[str, str]], modules: Modules) -> list[str]:

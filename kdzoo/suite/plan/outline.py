@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.transfer import request_in_words
-from kdzoo.errors import InputError
-from kdzoo.models.pairs import pair as named_pair
+from kdzoo.errors import InputError, raise_if_any
 from kdzoo.suite.plan.config import NONE, BenchConfig
+from kdzoo.suite.plan.pairs import read_pairs
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.plan.requests import Request, parse_request
@@ -91,7 +91,7 @@ def outline(config: BenchConfig) -> Outline | None:
         except InputError:
             return None
     epochs = config.epochs or config.set.get("recipe.epochs") or protocol.recipe.get("epochs")
-    if not pairs or not isinstance(epochs, int):
+    if not isinstance(epochs, int):
         return None
     known = [request for request in requests.values() if request is not None]
     distinct = len({request.terms for request in known}) == len(requests) and not any(request.exact for request in known)
@@ -100,9 +100,11 @@ def outline(config: BenchConfig) -> Outline | None:
 
 
 def _pairs(config: BenchConfig) -> tuple[tuple[str, str], ...]:
-    own = [(config.teacher, config.student)] if config.teacher and config.student else []
-    pairs = [named_pair(text) for text in config.pairs]
-    return tuple(dict.fromkeys([*own, *((pair.teacher, pair.student) for pair in pairs)]))
+    """The distinct pairs; raises InputError for one that is none, or where there is none."""
+    problems: list[str] = []
+    pairs = read_pairs(config, problems)
+    raise_if_any(problems)
+    return tuple(dict.fromkeys(pairs))
 
 
 def _request(text: str, config: BenchConfig) -> Request | None:

@@ -18,8 +18,9 @@ from kdzoo.suite.plan.changes import below, read_changes
 from kdzoo.suite.plan.config import KD, BenchConfig
 from kdzoo.suite.plan.edition import misfits_here
 from kdzoo.suite.plan.grid import GridPoint, PairGrid, control_notes, known_ratios
-from kdzoo.suite.plan.networks import read_pairs, unknown_networks
+from kdzoo.suite.plan.networks import unknown_networks
 from kdzoo.suite.plan.objectives import faults_of_settings
+from kdzoo.suite.plan.pairs import read_pairs
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.recipe_files import RecipeFile, recipe_file, recipes
 from kdzoo.suite.plan.requests import Request, read_requests, why_no_dose
