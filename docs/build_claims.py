@@ -15,9 +15,10 @@ import pandas as pd
 
 from kdzoo.suite.report.markdown import markdown_table
 from kdzoo.suite.study.evidence_table import shown_frame
-from kdzoo.suite.study.measured import MISSING, Measured
+from kdzoo.suite.study.measured import Measured
 from kdzoo.suite.study.measuring import measure_all
 from kdzoo.suite.study.study_files import read_study, shipped_studies
+from kdzoo.suite.study.verdicts import MISSING
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "evidence.md"

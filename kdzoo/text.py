@@ -36,7 +36,7 @@ def are(count: int, noun: str, plural: str = "") -> str:
     return f"{number_of(count, noun, plural)} {'is' if count == 1 else 'are'}"
 
 
-def fixed(value: float, form: str) -> str:
+def format_number(value: float, form: str) -> str:
     """A number in a format such as `+.2f`; one that rounds to zero has no sign."""
     text = f"{value:{form}}"
     return text if NOT_ZERO.search(text) else text.lstrip("+-")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kdzoo.cli.output import wrapped
 from kdzoo.tasks.classification import TOP1
-from kdzoo.text import LONGEST, csv_text, fixed, markdown_text, one_line
+from kdzoo.text import LONGEST, csv_text, format_number, markdown_text, one_line
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from kdzoo.text import LONGEST, csv_text, fixed, markdown_text, one_line
     ],
 )
 def test_a_number_that_rounds_to_zero_has_no_sign(value: float, form: str, text: str) -> None:
-    assert fixed(value, form) == text
+    assert format_number(value, form) == text
 
 
 def test_an_end_of_an_interval_shows_on_which_side_of_zero_it_lies() -> None:

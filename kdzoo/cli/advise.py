@@ -12,6 +12,7 @@ from kdzoo.cli.options import Config, JsonOnly
 from kdzoo.cli.output import console, print_json, print_message, print_text, with_label
 from kdzoo.errors import InputError, raise_if_any
 from kdzoo.runs.options import ONE_RUN, RESULTS
+from kdzoo.suite.plan.config import BenchConfig
 
 OPTIONS = ("teacher", "student", "data", "data_root", "limit", "val_fraction", "split_seed", "recipe", "epochs", "lr", "set", "plugin")
 """the keys of a bench that say what is to be distilled"""
@@ -62,7 +63,8 @@ def advise(
         options = {**{name: value for name, value in in_file.items() if name not in ignored}, **options}
     if missing := [name for name in ("teacher", "student") if name not in options]:
         raise InputError(*(f"{name}: expected a network's name; give --{name}" for name in missing))
-    raise_if_any(missing_files(str(options.get("data", "digits")), (str(options["teacher"]), str(options["student"]))))
+    data = str(options.get("data", BenchConfig.model_fields["data"].get_default()))
+    raise_if_any(missing_files(data, (str(options["teacher"]), str(options["student"]))))
     from kdzoo.suite.advice.advise import advise as advise_on
     from kdzoo.suite.advice.trials import read_trials
     from kdzoo.suite.run.display import open_display

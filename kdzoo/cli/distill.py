@@ -140,9 +140,13 @@ def distill(
       kdzoo distill photos/ --unlabelled --teacher vit_small_patch14_dinov2 --out small/
     """
     from kdzoo.data.known import FOLDER, UNLABELLED
-    from kdzoo.suite.distill.wish import Wish
+    from kdzoo.suite.distill.wish import Wish, seconds_in
 
     licence = options.pop("licence")
+    problems: list[str] = []
+    seconds = None
+    with collect_problems(problems):
+        seconds = None if time is None else seconds_in(time)
     wish = Wish(
         data=f"{UNLABELLED if unlabelled else FOLDER}{folder}",
         teacher=teacher,
@@ -151,7 +155,7 @@ def distill(
         method=method or (UNLABELLED_METHOD if unlabelled else DISTILL_METHOD),
         recipe=recipe,
         epochs=epochs,
-        seconds=None if time is None else _seconds(time),
+        seconds=seconds,
         image_size=image_size,
         seed=seed,
         execution={key: value for key, value in options.items() if value is not None},
@@ -160,7 +164,7 @@ def distill(
         int8=None if int8 is None else int8.value,
         licence=licence,
     )
-    _refuse_missing(wish)
+    _refuse_early(wish, problems)
     if unlabelled:
         return _print_likeness(wish)
     from kdzoo.suite.distill.distill import PAGE, distill_folder
@@ -174,18 +178,16 @@ def distill(
     return 0
 
 
-def _seconds(time: str) -> float:
-    from kdzoo.suite.distill.time_limit import seconds_in  # here: it brings torch
+def _refuse_early(wish: Wish, problems: list[str]) -> None:
+    """Raise InputError for these problems and for images and weights that are missing, before anything is loaded.
 
-    return seconds_in(time)
-
-
-def _refuse_missing(wish: Wish) -> None:
-    """Raise InputError where images or weights are missing, with all that is wrong with the options, before anything is loaded."""
+    Beside them stands all else that is wrong with the options.
+    """
     from kdzoo.suite.plan.first_look import missing_files
     from kdzoo.suite.plan.layers import bench_config
 
-    if problems := list(missing_files(wish.data, (wish.teacher, wish.student))):
+    problems += missing_files(wish.data, (wish.teacher, wish.student))
+    if problems:
         with collect_problems(problems):
             bench_config(wish.options(wish.teacher, wish.image_size), None)
         raise InputError(*problems)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdzoo.cli.cells import duration
-from kdzoo.cli.output import print_text, told_if_slow, with_label
+from kdzoo.cli.output import announce_if_slow, print_text, with_label
 from kdzoo.cli.training import nothing_left_text, prepare_bench, print_outline
 from kdzoo.suite.plan.config import NONE, BenchConfig
 from kdzoo.suite.plan.refit import wants_refit
@@ -56,7 +56,8 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     from kdzoo.suite.run.search_left import left_of
     from kdzoo.teachers.disk import size_text
 
-    probes = Probes.of(prepared, watch=partial(told_if_slow, seconds=PROBE_SECONDS))  # the refit trains kinds of runs that the sweep trains
+    # the refit trains kinds of runs that the sweep trains
+    probes = Probes.of(prepared, watch=partial(announce_if_slow, seconds=PROBE_SECONDS))
     plan, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "paused", "damaged"} | ({"failed"} if retry_failed else set())
     left = {planned.run.id for planned in left_of(prepared.config, plan).runs}

@@ -48,7 +48,7 @@ def print_message(text: str) -> None:
 
 
 @contextmanager
-def told_if_slow(text: str, seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
+def announce_if_slow(text: str, seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
     """Say on standard error what a block is doing, where it takes more than some seconds: what is wrong is mostly told before."""
     timer = threading.Timer(seconds, print_message, [text])
     timer.daemon = True

@@ -27,8 +27,8 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race
-from kdzoo.suite.study.begun import begun, study_folder
 from kdzoo.suite.study.hours import count_runs, hours
+from kdzoo.suite.study.progress import read_progress, study_folder
 from kdzoo.suite.study.speed import this_machine
 from kdzoo.suite.study.study import StudyStage
 from kdzoo.suite.study.study_files import read_study, shipped_studies
@@ -107,7 +107,7 @@ def list_studies(results: Path, output_format: Format) -> int:
             {
                 "study": name,
                 "title": study.title,
-                "measured": begun(study, study_folder(results, name)).words(runs, len(study.measured())),
+                "measured": read_progress(study, study_folder(results, name)).words(runs, len(study.measured())),
                 "hours": time and round(time[0], 2),
                 "machine": time and time[1],
                 "estimated": time and not (study.time and study.time.measured),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzoo.cli.interruption import raise_if_interrupted
-from kdzoo.cli.output import console, print_message, print_text, told_if_slow, with_label
+from kdzoo.cli.output import announce_if_slow, console, print_message, print_text, with_label
 from kdzoo.garbage import uncollected
 from kdzoo.runs.atomic import ensure_writable
 from kdzoo.runs.store import teacher_store
@@ -90,7 +90,7 @@ def print_outline(config: BenchConfig) -> None:
 def prepare_bench(config: BenchConfig) -> Prepared:
     """The plan of a bench with all that can be checked of it; what takes longer than some seconds is said, unless it will be refused."""
     text = f"planning: reading {config.data}, building each network once and checking every setting"
-    with nullcontext() if faults_of_options(config) else told_if_slow(text):
+    with nullcontext() if faults_of_options(config) else announce_if_slow(text):
         from kdzoo.suite.run.prepare import prepare
 
         return prepare(config)

@@ -25,7 +25,7 @@ def module_name(module: nn.Module) -> str:
 
 def identity(network: Network) -> str:
     """A digest of all that decides a network's outputs: its weights, its structure, its code, how it takes images."""
-    import timm  # here, since a plan reads names from this file alone
+    import timm  # here: plans import this file for module_name alone
 
     digest = hashlib.sha256(repr(network).encode())
     for name, value in sorted({**network.state_dict(), **dict(network.named_buffers())}.items()):

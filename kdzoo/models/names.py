@@ -115,7 +115,7 @@ def register_network(name: str, build: Callable[..., nn.Module]) -> None:
         raise InputError(f"network: {name!r} is one of kdzoo's or timm's own; choose another name")
     NETWORKS.add(name, OwnNetwork(build, _version(build)), definition_of(_code_of(build)))
     if existing is None:
-        register_model(_entrypoint(name))
+        register_model(_make_entrypoint(name))
 
 
 def code_of(name: str) -> str | None:
@@ -151,7 +151,7 @@ def plugin_with(name: str) -> str | None:
     return plugin_of("" if build is None else build.__module__)
 
 
-def _entrypoint(name: str) -> Callable[..., nn.Module]:
+def _make_entrypoint(name: str) -> Callable[..., nn.Module]:
     """A user's network as an entry point of timm, which needs a __name__ and a __module__; keywords it does not take are dropped."""
 
     def entrypoint(pretrained: bool = False, **options: Any) -> nn.Module:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from kdzoo.text import NOT_ZERO, fixed
+from kdzoo.text import NOT_ZERO, format_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,7 +101,7 @@ class Metric:
         """A value for a reader; empty where there is none."""
         if value is None or math.isnan(value):
             return ""
-        return fixed(self.factor * value, ".2f") if self.unit == "share" else fixed(value, ".4g")
+        return format_number(self.factor * value, ".2f") if self.unit == "share" else format_number(value, ".4g")
 
     def with_unit(self, value: float | None) -> str:
         """A value for a reader with its unit, such as `93.20 %`."""
@@ -113,18 +113,18 @@ class Metric:
 
     def difference_text(self, value: float) -> str:
         """A difference of two values for a reader, with its sign."""
-        return fixed(self.factor * value, "+.2f") if self.unit == "share" else fixed(value, "+.4g")
+        return format_number(self.factor * value, "+.2f") if self.unit == "share" else format_number(value, "+.4g")
 
     def bound_text(self, value: float) -> str:
         """An end of an interval of differences: in as many digits more as it takes to see on which side of zero it lies."""
         if self.unit != "share":
             return self.difference_text(value)
-        texts = [fixed(self.factor * value, f"+.{digits}f") for digits in (2, 3, 4)]
+        texts = [format_number(self.factor * value, f"+.{digits}f") for digits in (2, 3, 4)]
         return next((text for text in texts if NOT_ZERO.search(text)), texts[0])
 
     def spread_text(self, value: float) -> str:
         """A standard deviation or an error for a reader."""
-        return fixed(self.factor * value, ".2f") if self.unit == "share" else fixed(value, ".4g")
+        return format_number(self.factor * value, ".2f") if self.unit == "share" else format_number(value, ".4g")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_leaderboard import AT, KD, NONE, objective, write
 
@@ -20,6 +21,7 @@ from kdzoo.runs.store import Store
 from kdzoo.suite.page.build import build_page
 from kdzoo.suite.page.chart_kind import ChartKind
 from kdzoo.suite.page.charts.names import SIDES, WIDTH, sides_of
+from kdzoo.suite.page.frames.curves import axis_end
 from kdzoo.suite.page.kinds import KINDS, charts_of
 from kdzoo.suite.page.plot import specification, write_plot
 from kdzoo.suite.page.tables import tables_of
@@ -153,6 +155,24 @@ def test_a_loss_that_explodes_leaves_the_picture_and_is_named_and_flattens_no_ot
     scales = [layer["encoding"]["y"]["scale"] for layer in chart.chart.to_dict()["layer"]]
     assert [scale["domainMax"] for scale in scales] == pytest.approx([1.1 * 2.2] * 3)
     assert len(chart.frame) == 6, "the numbers beside the chart are whole"
+
+
+@pytest.mark.parametrize(
+    ("peaks", "end", "beyond"),
+    [
+        ([2.0, 3e4], 2.2, ["m1"]),
+        ([2.0, 2.2, 3e4, 4e4], 1.1 * 2.2, ["m3", "m2"]),
+        ([-1.0, -1.1, -0.9], None, []),
+        ([0.0, 0.0, 5.0], None, []),
+        ([2.0], None, []),
+        ([math.nan, math.nan], None, []),
+    ],
+)
+def test_the_end_of_an_axis_of_losses(peaks, end, beyond):
+    rows = pd.DataFrame({"series": [f"m{n}" for n in range(len(peaks))], "measure": "training loss: ce", "high": peaks})
+    found = axis_end(rows)
+    assert found.end == (end and pytest.approx(end))
+    assert [name for name, _ in found.beyond] == beyond
 
 
 def test_losses_of_one_size_are_drawn_to_their_largest(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdzoo.cli.output import told_if_slow
+from kdzoo.cli.output import announce_if_slow
 from kdzoo.errors import InputError
 from kdzoo.files import CONFIGS
 from kdzoo.suite.plan.config import BenchConfig
@@ -151,10 +151,32 @@ def test_the_plan_says_the_same_of_what_is_missing(place, options):
     assert set(early.value.problems) <= set(planned.value.problems)
 
 
-@pytest.mark.parametrize("words", [["distill", "gone", "--teacher", "resnet50"], ["train", "resnet56", "--data", "folder:gone"]])
+@pytest.mark.parametrize(
+    "words", [["distill", "gone", "--teacher", "resnet50", "--time", "2h"], ["train", "resnet56", "--data", "folder:gone"]]
+)
 def test_commands_for_one_network_say_it_before_torch_is_loaded_too(place, words):
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "kdzoo: data: folder:gone: no such folder\n")
+
+
+def test_a_time_that_is_none_is_told_beside_a_folder_that_is_missing(place):
+    words = ["distill", "gone", "--teacher", "resnet50", "--time", "2x"]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "kdzoo: time: expected a time such as 45m, 2h or 1h30m, got '2x'",
+        "kdzoo: data: folder:gone: no such folder",
+    ]
+
+
+def test_a_folder_of_images_without_labels_that_is_missing_is_told_in_the_words_of_the_plan(place):
+    config = bench_config({**SMALL, "transfer_data": "folder:gone"}, None)
+    problems = []
+    for refuse in (refuse_early, plan):
+        with pytest.raises(InputError) as told:
+            refuse(config)
+        problems.append(told.value.problems)
+    assert problems[0] == problems[1] == ("transfer_data: folder:gone: no such folder",)
 
 
 @pytest.mark.parametrize(
@@ -215,11 +237,11 @@ def test_a_bench_that_only_its_plan_refuses_prints_nothing_and_leaves_nothing(pl
 
 
 def test_what_takes_long_is_told_meanwhile_and_what_does_not_is_not(capsys):
-    with told_if_slow("reading", seconds=0.01):
+    with announce_if_slow("reading", seconds=0.01):
         time.sleep(0.3)
         told = capsys.readouterr()
     assert (told.out, told.err) == ("", "kdzoo: reading\n")
-    with told_if_slow("reading", seconds=0.3):
+    with announce_if_slow("reading", seconds=0.3):
         pass
     time.sleep(0.4)
     assert capsys.readouterr().err == ""

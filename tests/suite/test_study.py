@@ -15,9 +15,9 @@ from kdzoo.runs.costs import RunCost
 from kdzoo.runs.cpu import cpu_model
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec
 from kdzoo.suite.plan.starts import Start, keep_start
-from kdzoo.suite.study.begun import study_folder
 from kdzoo.suite.study.evidence import write_evidence
 from kdzoo.suite.study.hours import hours
+from kdzoo.suite.study.progress import study_folder
 from kdzoo.suite.study.reproduce import check_stages, request_study
 from kdzoo.suite.study.speed import this_machine
 from kdzoo.suite.study.stages import stage_config
@@ -479,6 +479,9 @@ def test_the_list_of_studies_says_how_much_of_each_is_measured(kdzoo, place):
     rows[3] |= {"reached": "yes, by the mean alone"}
     pd.DataFrame([*rows, {"measure": "a row of a race", "mean": 2.0, "reached": "yes"}]).to_csv(folder / "results.csv", index=False)
     assert told() == "2 of 11 reached"
+    files[0].unlink()
+    assert told() == "2 of 11 reached", "runs are counted where numbers are missing: how many a race trains is known as an upper bound"
+    files[0].write_text("{}")
     rows[0] |= {"n": 4}
     rows[1] |= {"n": 0, "mean": None}
     pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)

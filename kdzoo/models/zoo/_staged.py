@@ -202,7 +202,8 @@ def register_networks(module: str, networks: Mapping[str, Callable[..., nn.Modul
     configs = sys.modules[module].__dict__.setdefault("default_cfgs", {})
     configs.update(generate_default_cfgs({name: dict(config) for name in networks}))
     for name, build in networks.items():
-        if is_model(name) and model_entrypoint(name).__module__ != module:  # a plugin's, which came first, stays
+        home = model_entrypoint(name).__module__ if is_model(name) else module
+        if home != module and home.partition(".")[0] != "timm":  # a plugin's, which came first, stays
             continue
         register_model(_entrypoint(module, name, build))
 

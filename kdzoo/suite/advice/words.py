@@ -12,7 +12,7 @@ from kdzoo.suite.plan.doses import two_digits
 from kdzoo.suite.report.cells import method_words
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Metric
-from kdzoo.text import fixed, number_of
+from kdzoo.text import format_number, number_of
 
 if TYPE_CHECKING:
     from kdzoo.suite.advice.advise import Advice
@@ -81,9 +81,9 @@ def grounds(choice: Choice) -> str:
 
 
 def trial_words(trial: Trial) -> str:
-    """What a method gained where it was tried; what rounds to zero has a plus."""
-    gain, seeds = round(trial.gain, 1) + 0.0, number_of(trial.seeds, "seed")
-    return f"{fixed(gain, '+.1f')} points on {trial.data} ({seeds}{', collapsed' if trial.collapsed else ''})"
+    """What a method gained where it was tried."""
+    seeds = number_of(trial.seeds, "seed")
+    return f"{format_number(trial.gain, '+.1f')} points on {trial.data} ({seeds}{', collapsed' if trial.collapsed else ''})"
 
 
 def dose_lines(advice: Advice) -> list[str]:

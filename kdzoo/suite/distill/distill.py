@@ -26,10 +26,10 @@ from kdzoo.suite.distill.arrays import data_name
 from kdzoo.suite.distill.judge import held_out, judge
 from kdzoo.suite.distill.page import build_page
 from kdzoo.suite.distill.plan import plan_distillation
-from kdzoo.suite.distill.time_limit import is_over, seconds_in
+from kdzoo.suite.distill.time_limit import is_over
 from kdzoo.suite.distill.trained import Trained, after_last_epoch, at_best_epoch
 from kdzoo.suite.distill.verdict import Verdict, conclusion, table
-from kdzoo.suite.distill.wish import Wish
+from kdzoo.suite.distill.wish import Wish, seconds_in
 from kdzoo.suite.export.card import card_words, licence_lines
 from kdzoo.suite.export.export import Format, check_request, write_student
 from kdzoo.suite.export.folders import filled_folder

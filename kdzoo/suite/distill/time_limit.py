@@ -9,7 +9,6 @@ from time import monotonic
 
 from kdzoo.errors import InputError
 from kdzoo.runs.atomic import ensure_writable, read_json, write_json
-from kdzoo.sizes import seconds_of
 from kdzoo.suite.distill.wish import Wish
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.run.estimate import Probes, estimate
@@ -21,14 +20,6 @@ MARGIN = 0.75
 MOST_EPOCHS = 100_000
 FILE = "time.json"
 """in the bench's folder: for which wish how many epochs were settled, so that the same command resumes the same runs"""
-
-
-def seconds_in(text: str) -> float:
-    """The seconds of a time such as `2h`; raises InputError for what is none."""
-    seconds = seconds_of(text)
-    if seconds is None:
-        raise InputError(f"time: expected a time such as 45m, 2h or 1h30m, got {text!r}")
-    return seconds
 
 
 def settle_epochs(wish: Wish, prepared: Prepared, spent: float, modules: Modules) -> int:

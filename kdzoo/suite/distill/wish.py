@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdzoo.errors import InputError
+from kdzoo.sizes import seconds_of
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
 
 if TYPE_CHECKING:  # which bring torch
@@ -67,3 +69,11 @@ class Wish:
             **{key: value for key, value in plain_options.items() if value is not None},
             "set": {key: value for key, value in recipe_keys.items() if value is not None},
         }
+
+
+def seconds_in(text: str) -> float:
+    """The seconds of a time such as `2h`; raises InputError for what is none."""
+    seconds = seconds_of(text)
+    if seconds is None:
+        raise InputError(f"time: expected a time such as 45m, 2h or 1h30m, got {text!r}")
+    return seconds

@@ -30,7 +30,7 @@ from kdzoo.text import number_of
 
 MOST_COLUMNS = 30
 """columns of a heat map whose headings are read in half the width of a page"""
-LISTED = 3
+MOST_NAMED = 3
 """series beyond the end of an axis that are named; of more the others are counted"""
 SLICES: tuple[Literal["row", "column"], ...] = ("row", "column")
 
@@ -165,8 +165,8 @@ def _beyond_words(ends: AxisEnd) -> str:
     """A sentence for series that leave the picture; empty where none does."""
     if not ends.beyond:
         return ""
-    names = [f"{name} reaches {peak:.4g}" for name, peak in ends.beyond[:LISTED]]
-    more = f", {len(ends.beyond) - LISTED} more" if len(ends.beyond) > LISTED else ""
+    names = [f"{name} reaches {peak:.4g}" for name, peak in ends.beyond[:MOST_NAMED]]
+    more = f", {len(ends.beyond) - MOST_NAMED} more" if len(ends.beyond) > MOST_NAMED else ""
     return f" The axis ends at {ends.end:.3g}, so that the others can be told apart: {', '.join(names)}{more}."
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from kdzoo.suite.plan.config import NONE
 from kdzoo.suite.report.settings import Setting
 from kdzoo.tasks.task import Metric
-from kdzoo.text import fixed
+from kdzoo.text import format_number
 
 STUDENT_ALONE = "student alone"
 
@@ -22,7 +22,7 @@ def method_words(method: str) -> str:
 
 
 def number_text(value: float, form: str, unit: str = "") -> str:
-    return "" if pd.isna(value) else f"{fixed(value, form)}{unit}"
+    return "" if pd.isna(value) else f"{format_number(value, form)}{unit}"
 
 
 def passes_text(row: pd.Series) -> str:

@@ -21,7 +21,7 @@ from kdzoo.suite.report.cells import p_value_words
 from kdzoo.suite.report.error_model import LEVEL
 from kdzoo.suite.report.over_pairs import DRAWS, gains_of
 from kdzoo.suite.report.rivals import rivals_of
-from kdzoo.text import fixed, number_of
+from kdzoo.text import format_number, number_of
 
 FEWEST = 4
 """methods that two tables must share for a correlation to have an interval"""
@@ -185,7 +185,7 @@ ORDERS_READ_AS = (
 def _correlation_words(value: float, low: float, high: float) -> str:
     if math.isnan(value):
         return ""
-    return fixed(value, "+.2f") + ("" if math.isnan(low) else f" [{fixed(low, '+.2f')}, {fixed(high, '+.2f')}]")
+    return format_number(value, "+.2f") + ("" if math.isnan(low) else f" [{format_number(low, '+.2f')}, {format_number(high, '+.2f')}]")
 
 
 def _mean_spearman(gains: np.ndarray) -> np.ndarray:

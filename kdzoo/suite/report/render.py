@@ -14,7 +14,7 @@ from kdzoo.errors import InputError, unknown
 from kdzoo.suite.report.markdown import markdown_table
 from kdzoo.suite.report.table_files import as_csv
 from kdzoo.tasks.task import Task
-from kdzoo.text import fixed
+from kdzoo.text import format_number
 
 FORMATS = ("table", "csv", "md", "latex", "json")
 
@@ -73,7 +73,7 @@ def cell_text(value: Any, share: bool, sign: str = "") -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float | int | np.number) and not isinstance(value, bool):
-        return fixed(100 * float(value), f"{sign}.2f") if share else fixed(float(value), ".4g")
+        return format_number(100 * float(value), f"{sign}.2f") if share else format_number(float(value), ".4g")
     return str(value)
 
 

@@ -31,7 +31,7 @@ REPEATED = (RANK, "method", "setting", "measure")
 GAP = 2
 """characters between columns"""
 LONGEST_SETTING = 34
-"""characters of a setting before it continues on the next line"""
+"""characters of a setting for which the layout keeps room"""
 LONGEST_HEADING = 10
 """characters of a heading that is wider than its cells before it continues on the next line"""
 WORDS = {"method", "setting", "class", "pair", "data", "phase", "recipe", "why", "table", "differs", "measure", "reached", "known reason"}

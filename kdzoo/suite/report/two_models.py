@@ -16,7 +16,7 @@ from kdzoo.runs.store import RunFolder
 from kdzoo.suite.report.error_model import LEVEL
 from kdzoo.suite.report.intervals import mcnemar_p
 from kdzoo.tasks.classification import CLASSIFICATION
-from kdzoo.text import fixed
+from kdzoo.text import format_number
 
 DRAWS = 20_000
 
@@ -41,7 +41,7 @@ class TwoModels:
     only_second_saw: int = 0
 
     def __str__(self) -> str:
-        difference, low, high = (fixed(100 * value, "+.2f") for value in (self.difference, self.low, self.high))
+        difference, low, high = (format_number(100 * value, "+.2f") for value in (self.difference, self.low, self.high))
         return self._left_out() + (
             f"These two models, not their methods, on {self.images} test images:\n"
             f"  {self.first}: {self.first_right:.2%}\n  {self.second}: {self.second_right:.2%}\n"

@@ -32,6 +32,8 @@ def known_to_workers(config: BenchConfig, plan: Plan, modules: Modules) -> bool:
 
 def problems_in_caller(config: BenchConfig, device: str | None, plan: Plan, modules: Modules) -> list[str]:
     """Why a bench cannot be executed as its options say, where it is trained in this process."""
+    if not (config.fill_gpu or config.deterministic):
+        return []
     problems: list[str] = []
     known = known_to_workers(config, plan, modules)
     if config.fill_gpu and not known:

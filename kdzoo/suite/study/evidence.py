@@ -9,12 +9,12 @@ import pandas as pd
 
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.suite.report.table_files import as_csv
-from kdzoo.suite.study.begun import TABLE
 from kdzoo.suite.study.evidence_page import page
 from kdzoo.suite.study.evidence_table import evidence_frame
 from kdzoo.suite.study.measured import Measured
 from kdzoo.suite.study.measuring import measure_all
 from kdzoo.suite.study.order_table import GAINS, ORDER, OrderTables, order_tables
+from kdzoo.suite.study.progress import TABLE
 from kdzoo.suite.study.race_table import race_tables
 from kdzoo.suite.study.stages import planned_bench
 from kdzoo.suite.study.study import Study

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.report.markdown import markdown_table
 from kdzoo.suite.study.evidence_table import shown_frame
-from kdzoo.suite.study.measured import ABOVE, BELOW, BY_MEAN, MISSING, OPEN, REACHED, Measured
+from kdzoo.suite.study.measured import Measured
 from kdzoo.suite.study.order_table import OrderTables
 from kdzoo.suite.study.race_table import RaceTable
 from kdzoo.suite.study.race_text import race_words
 from kdzoo.suite.study.study import Study
 from kdzoo.suite.study.surface_table import Drawn, surface_lines
+from kdzoo.suite.study.verdicts import ABOVE, BELOW, BY_MEAN, MISSING, OPEN, REACHED
 from kdzoo.text import markdown_text, number_of
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from kdzoo.suite.study.measured import Measured
 from kdzoo.suite.study.measures import Measure
 from kdzoo.suite.study.metrics import is_count
-from kdzoo.text import fixed
+from kdzoo.text import format_number
 
 COLUMNS = ("measure", "paper", "tolerance", "lowest", "highest", "n", "planned", "mean", "sd", "low", "high", "reached", "reason")
 
@@ -71,4 +71,4 @@ def _expected(measure: Measure) -> str:
 def _number(value: float, measure: Measure) -> str:
     """Two decimals, or one where images are counted."""
     is_whole = is_count(measure.of.metric) and measure.over is None
-    return "" if math.isnan(value) else fixed(value, f".{1 if is_whole else 2}f")
+    return "" if math.isnan(value) else format_number(value, f".{1 if is_whole else 2}f")

@@ -11,12 +11,7 @@ import numpy as np
 from kdzoo.suite.report.error_model import sample_sd
 from kdzoo.suite.report.intervals import beside_single, mean_interval, ratio_interval
 from kdzoo.suite.study.measures import Measure
-
-REACHED, BY_MEAN, ABOVE, BELOW = "yes", "yes, by the mean alone", "no: above", "no: below"
-
-
-OPEN, MISSING = "open: runs failed", "not measured"
-
+from kdzoo.suite.study.verdicts import ABOVE, BELOW, BY_MEAN, MISSING, OPEN, REACHED
 
 ROUNDING = 9
 """decimals to which numbers are compared with bounds"""

@@ -11,7 +11,7 @@ import numpy as np
 from kdzoo.suite.plan.config import KD
 from kdzoo.suite.report.published import TASK, Published, published
 from kdzoo.tasks.task import Metric
-from kdzoo.text import fixed, number_of
+from kdzoo.text import format_number, number_of
 
 CRD_TABLE = "crd"
 
@@ -27,8 +27,8 @@ class Gain:
     tables: tuple[str, ...]
 
     def __str__(self) -> str:
-        spread = f" [{fixed(self.least, '+.2f')}, {fixed(self.most, '+.2f')}]" if self.pairs > 1 else ""
-        return f"{fixed(self.mean, '+.2f')}{spread} ({number_of(self.pairs, 'pair')}: {', '.join(self.tables)})"
+        spread = f" [{format_number(self.least, '+.2f')}, {format_number(self.most, '+.2f')}]" if self.pairs > 1 else ""
+        return f"{format_number(self.mean, '+.2f')}{spread} ({number_of(self.pairs, 'pair')}: {', '.join(self.tables)})"
 
 
 @cache

@@ -14,7 +14,7 @@ from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.plan.starts import read_starts
 from kdzoo.suite.run.failures import others_than_divergence
-from kdzoo.suite.study.begun import study_folder
+from kdzoo.suite.study.progress import study_folder
 from kdzoo.suite.study.stage_faults import wrong_seeds
 from kdzoo.suite.study.stages import stage_config
 from kdzoo.suite.study.study import Study, StudyStage

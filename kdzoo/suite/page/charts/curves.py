@@ -25,10 +25,10 @@ def curves_chart(frame: pd.DataFrame, metric: Metric, end: float | None) -> alt.
     y = alt.Y("mean:Q", title=measure, scale=scale, axis=axis)
     colour = series_colour(frame, "stroke")
     lines = base().encode(x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, grid=False)), color=colour, detail="series:N")
-    spread = lines.mark_area(opacity=0.16, clip=True).encode(y=alt.Y("low:Q", title=measure, scale=scale), y2="high:Q")
+    spread = lines.mark_area(opacity=0.16, clip=end is not None).encode(y=alt.Y("low:Q", title=measure, scale=scale), y2="high:Q")
     strong = alt.OpacityValue(0.95, condition=when(f"datum.colour == '{OTHERS}'", 0.35))
     means = lines.mark_line(strokeWidth=1.8, clip=True).encode(y=y, opacity=strong)
-    points = lines.mark_point(filled=True, size=16, clip=True).encode(
+    points = lines.mark_point(filled=True, size=16, clip=end is not None).encode(
         y=y,
         opacity=strong,
         tooltip=[

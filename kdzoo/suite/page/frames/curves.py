@@ -19,7 +19,7 @@ from kdzoo.text import are, number_of
 
 TRAINING = "training loss"
 FAR = 4
-"""times the median over series of their highest training losses: a loss beyond has exploded, and would flatten all others"""
+"""times the lower median over series of their highest training losses: a loss beyond has exploded, and would flatten all others"""
 MOST_EPOCHS = 60
 """number of epochs that a curve shows at the most; of more, evenly spaced ones and the last"""
 COLUMNS = ("table", *HEAD, "measure", "method", "setting", "series", "colour", "epoch", "n", "mean", "low", "high")
@@ -65,8 +65,9 @@ def read_curves(bench: BenchRecords) -> Curves:
 def axis_end(rows: pd.DataFrame) -> AxisEnd:
     """The end of the axis for the rows of one measure of one table: of a training loss a tenth above the highest that has not exploded."""
     peaks = rows.groupby("series")["high"].max().sort_values(ascending=False)
-    far = peaks > FAR * peaks.median()
-    if not str(rows["measure"].iloc[0]).startswith(TRAINING) or not far.any():
+    usual = float(peaks.quantile(0.5, interpolation="lower"))
+    far = peaks > FAR * usual
+    if not str(rows["measure"].iloc[0]).startswith(TRAINING) or not usual > 0 or not far.any():
         return AxisEnd(None, ())
     return AxisEnd(1.1 * float(peaks[~far].max()), tuple((str(name), float(peak)) for name, peak in peaks[far].items()))
 

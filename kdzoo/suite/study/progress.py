@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kdzoo.files import read_file
 from kdzoo.suite.study.study import Study
+from kdzoo.suite.study.verdicts import BY_MEAN, REACHED
 
 TABLE = "results.csv"
 PAPERS = "papers"
@@ -17,7 +18,7 @@ PAPERS = "papers"
 
 
 @dataclass(frozen=True)
-class Begun:
+class StudyProgress:
     """What a study's folder holds: how many runs are planned there and done, how many of its numbers all seeds have a value for.
 
     reached: of how many of these numbers the mean lies within the tolerance.
@@ -29,15 +30,14 @@ class Begun:
     reached: int
 
     def words(self, runs: int, numbers: int) -> str:
-        """`5 of 11 reached`, `part: 3 of 30 runs` or `no`, of a study that trains so many runs for so many numbers."""
-        total = max(runs, self.planned)
+        """`5 of 11 reached`, `part: 3 of 30 runs` or `no`, of a study of so many numbers that trains so many runs at the most."""
         if not self.done:
             return "no"
-        if self.done < total:
-            return f"part: {self.done} of {total:,} runs"
-        if self.measured < numbers:
-            return f"part: {self.measured} of {numbers} numbers"
-        return f"{self.reached} of {numbers} reached" if numbers else "yes"
+        if numbers and self.measured == numbers:
+            return f"{self.reached} of {numbers} reached"
+        if self.done < (total := max(runs, self.planned) if numbers else self.planned):
+            return f"part: {self.done:,} of {total:,} runs"
+        return f"part: {self.measured} of {numbers} numbers" if numbers else "yes"
 
 
 def study_folder(results: Path, name: str) -> Path:
@@ -45,12 +45,12 @@ def study_folder(results: Path, name: str) -> Path:
     return results / PAPERS / name
 
 
-def begun(study: Study, folder: Path) -> Begun:
+def read_progress(study: Study, folder: Path) -> StudyProgress:
     """How far a study is whose stages lie in a folder; nothing where there is none."""
     runs = [folder / stage.name / "runs" for stage in study.benches]
     planned, done = (sum(len(list(place.glob(f"*/{file}"))) for place in runs) for file in ("run.json", "result.json"))
     verdicts = _verdicts(folder / TABLE, {one.name for one in study.measured()})
-    return Begun(planned, done, len(verdicts), sum(verdict.startswith("yes") for verdict in verdicts))
+    return StudyProgress(planned, done, len(verdicts), sum(verdict in (REACHED, BY_MEAN) for verdict in verdicts))
 
 
 def _verdicts(table: Path, names: Container[str]) -> list[str]:
