@@ -73,7 +73,7 @@ def print_view(view: RenderableType) -> None:
     if screen.is_terminal:
         screen.print(view)
         return
-    wide = screen if columns_variable() else PlainConsole(width=UNBROKEN, highlight=False)
+    wide = screen if is_bounded(screen) else PlainConsole(width=UNBROKEN, highlight=False)
     with wide.capture() as printed:
         wide.print(view, no_wrap=True, overflow="ignore", crop=False)  # of the paragraphs: a table's columns have their own
     print("\n".join(map(str.rstrip, printed.get().splitlines())), flush=True)
@@ -105,6 +105,11 @@ def with_label(line: tuple[str, str]) -> str:
 def console() -> Console:
     """Standard output, as wide as COLUMNS says, else as the terminal is, else PIPE_WIDTH."""
     return PlainConsole(width=columns_variable() or (None if sys.stdout.isatty() else PIPE_WIDTH), highlight=False)
+
+
+def is_bounded(screen: Console) -> bool:
+    """Whether somebody said how wide a table may be: the terminal, or COLUMNS."""
+    return screen.is_terminal or columns_variable() is not None
 
 
 def columns_variable() -> int | None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdzoo.cli.cells import cell_text
-from kdzoo.cli.output import UNBROKEN, columns_variable, console, print_json, print_text, print_view, wrapped
+from kdzoo.cli.output import UNBROKEN, console, is_bounded, print_json, print_text, print_view, wrapped
 from kdzoo.text import columns_that_fit, csv_text, in_encoding, markdown_text, number_of, one_line, shortened
 
 if TYPE_CHECKING:
@@ -112,11 +112,6 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
         print_text(wrapped(title, screen.width) if is_bounded(screen) else title, style="italic")
     for part in table_parts(rows, columns, screen):
         print_view(part)
-
-
-def is_bounded(screen: Console) -> bool:
-    """Whether somebody said how wide a table may be: the terminal, or COLUMNS."""
-    return screen.is_terminal or columns_variable() is not None
 
 
 def table_parts(rows: Sequence[Row], columns: Sequence[Column], screen: Console) -> list[RenderableType]:

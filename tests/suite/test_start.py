@@ -159,6 +159,28 @@ def test_commands_for_one_network_say_it_before_torch_is_loaded_too(place, words
     assert (done.returncode, done.stderr) == (2, "kdzoo: data: folder:gone: no such folder\n")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"methods": ["hintn", "rkdd"]},
+        {"alphas": [2], "temperatures": [0]},
+        {"set": {"recipe.epochs": -3}},
+        {"set": {"recipe.epoch": 3}, "pairs": ["digit"]},
+        {"grid": {"crd.tau": [1]}, "recipe": "digts"},
+        {"pairs": (), "teacher": "digits_teacher"},
+        {"pairs": ()},
+    ],
+)
+def test_what_is_refused_early_the_plan_refuses_too_in_the_same_words(place, options):
+    config = BenchConfig.model_validate({**SMALL, "pairs": ["digits"], "seeds": [0], **options})
+    problems = []
+    for refuse in (refuse_early, plan):
+        with pytest.raises(InputError) as told:
+            refuse(config)
+        problems.append(set(told.value.problems))
+    assert problems[0] <= problems[1]
+
+
 def test_a_time_that_is_none_is_told_beside_a_folder_that_is_missing(place):
     words = ["distill", "gone", "--teacher", "resnet50", "--time", "2x"]
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True, check=False)
