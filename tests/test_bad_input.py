@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 from warm_python import run_warm
 
+from kdzoo.cli.output import columns_variable
+from kdzoo.errors import InputError
 from kdzoo.suite.plan.starts import read_starts
+from kdzoo.suite.run.launchers.ray import numbers_of
 
 QUICK = ("bench", "--threads", "1", "--jobs", "1", "--epochs", "1", "--seeds", "1", "--methods", "hinton", "--temperatures", "4")
 
@@ -392,3 +395,29 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(place):
     assert "cannot write result.json" in said.stdout
     assert (place / "result.json").read_text() == "old"
     assert sorted(entry.name for entry in place.iterdir()) == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--seeds", "99999999999999999999999"], "expected a number of seeds from 1 to 100000, or a list"),
+        (["--lease-seconds", "0.01"], "lease_seconds: expected a number >= 1, got 0.01"),
+    ],
+)
+def test_numbers_that_nobody_can_mean_are_refused(kdzoo, place, words, fault):
+    assert_refused(kdzoo("bench", *words), fault)
+
+
+def test_what_a_task_of_ray_asks_for_is_a_number():
+    assert numbers_of({"address": "auto", "num_cpus": "0.5"}) == {"num_cpus": 0.5}
+    with pytest.raises(InputError) as refused:
+        numbers_of({"num_cpus": "abc", "max_retries": "many"})
+    assert list(refused.value.problems) == [
+        "launcher_option: num_cpus: expected a number, got 'abc'",
+        "launcher_option: max_retries: expected a number, got 'many'",
+    ]
+
+
+def test_columns_that_are_no_number_count_for_nothing(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "²")
+    assert columns_variable() is None

@@ -17,6 +17,7 @@ from kdzoo.cli.output import console, print_view
 from kdzoo.cli.training import configure_bench, print_lines, report_failures, train_missing
 from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import quick as quick_options
 from kdzoo.suite.plan.layers import refuse_published
 from kdzoo.text import number_of
@@ -66,7 +67,8 @@ def bench(
     refuse_published(options, config)
     configuration = configure_bench(quick_options(options, config) if quick else options, config)
     if configuration.searches is not None:
-        return train_searches(configuration, command=kept_command(ctx.obj or ""), retry_failed=retry_failed, dry_run=dry_run)
+        command = kept_command(ctx.obj or "")
+        return train_searches(configuration, command=command, retry_failed=retry_failed, dry_run=dry_run, notify=notify)
     if dry_run:
         return print_plan(configuration, retry_failed=retry_failed)
     return train(configuration, command=kept_command(ctx.obj or ""), retry_failed=retry_failed, notify=notify)
@@ -80,7 +82,7 @@ def train(config: BenchConfig, *, command: str, retry_failed: bool, notify: str 
         return _end(config, folder, ending.outcome)
 
 
-def train_searches(config: BenchConfig, *, command: str, retry_failed: bool, dry_run: bool) -> int:
+def train_searches(config: BenchConfig, *, command: str, retry_failed: bool, dry_run: bool, notify: str | None = None) -> int:
     """Run the searches of a bench one after the other and write what they came to together; 1 where some run failed."""
     from kdzoo.suite.plan.searches import searches
 
@@ -90,9 +92,12 @@ def train_searches(config: BenchConfig, *, command: str, retry_failed: bool, dry
         print_lines([f"{number_of(config.searches or 1, 'search', 'searches')} like the following, each with seeds of its own:"])
         return print_plan(next(planned), retry_failed=retry_failed)
     failed = 0
-    for search in planned:
-        outcome = train_missing(search, command=command, retry_failed=retry_failed)
-        failed |= report_failures(outcome, shlex.join(["kdzoo", "status", str(folder / search.name)]))
+    with notification(notify, folder) as ending:
+        ending.outcome = Outcome()
+        for search in planned:
+            outcome = train_missing(search, command=command, retry_failed=retry_failed)
+            ending.outcome = ending.outcome.joined(outcome)
+            failed |= report_failures(outcome, shlex.join(["kdzoo", "status", str(folder / search.name)]))
     from kdzoo.suite.report.searches import write_searches
     from kdzoo.suite.report.terminal import sections_view
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,9 +70,14 @@ def _run(command: str, folder: Path, status: Status, reason: str, outcome: Outco
         "KDZOO_RUNS_DONE": "" if outcome is None else str(len(outcome.done)),
         "KDZOO_RUNS_FAILED": "" if outcome is None else str(len(outcome.failed)),
     }
+    process = subprocess.Popen(command, shell=True, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
-        process = subprocess.run(command, shell=True, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS)
-    except subprocess.TimeoutExpired:
+        process.wait(PATIENCE_SECONDS)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # with all that the shell has started
+        process.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         print_message(f"--notify: the command did not end within {PATIENCE_SECONDS:.0f} seconds and was killed")
         return
     if process.returncode:

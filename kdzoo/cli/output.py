@@ -115,7 +115,7 @@ def is_bounded(screen: Console) -> bool:
 def columns_variable() -> int | None:
     """What COLUMNS says; None where it says nothing."""
     columns = os.environ.get("COLUMNS", "")
-    return int(columns) if columns.isdigit() and int(columns) else None
+    return int(columns) if columns.isdecimal() and int(columns) else None
 
 
 def print_json(value: object) -> None:

@@ -64,21 +64,26 @@ def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> B
 
         return BenchOutcome(set(runs))
     if announced := has_no_known_fault(config):
-        print_outline(config)
+        announce(config)
     with ExitStack() as stack:
         with uncollected():
             launcher = stack.enter_context(open_launcher(config))
             if not is_complete(config):
                 launcher.warm_up()  # a worker's imports run while this process imports and plans
             prepared = prepare_bench(config)
-        ensure_writable(teacher_store().folder)
-        ensure_writable(Path(config.results) / config.name)
         if not announced:
-            print_outline(config)
+            announce(config)
         from kdzoo.suite.run.bench import run
 
         with training_display() as display:
             return run(prepared, launcher, display.handle, retry_failed=retry_failed, command=command)
+
+
+def announce(config: BenchConfig) -> None:
+    """Print what a bench is going to train; raises InputError before that where results or teachers cannot be written."""
+    ensure_writable(teacher_store().folder)
+    ensure_writable(Path(config.results) / config.name)
+    print_outline(config)
 
 
 def print_outline(config: BenchConfig) -> None:

@@ -27,11 +27,15 @@ def work(
       kdzoo bench --launcher print
       kdzoo work results/digits
     """
+    from kdzoo.suite.plan.starts import is_bench
     from kdzoo.suite.run.take_work import JobSource, Workers, take_work
 
     if not folder.is_dir():
         raise InputError(f"work: {folder}: no such folder; expected results/BENCH of a bench that was started with --launcher print")
-    if not JobSource.at(folder).jobs():
+    source = JobSource.at(folder)
+    if not source.may_have_jobs() and not is_bench(folder):
+        raise InputError(f"work: {folder} is no bench; expected results/BENCH of a bench that was started with --launcher print")
+    if not source.may_have_jobs():
         print_text(f"{folder}: no jobs are left to do")
         return 0
     with training_display() as display, Workers() as workers:

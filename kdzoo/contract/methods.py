@@ -61,6 +61,11 @@ class Methods(Registry[type[Method]]):
         finally:
             self._by_catalogue = before
 
+    def load_installed(self) -> None:
+        """Load the installed packages that offer methods, which may register networks too; nothing where there is none."""
+        if importlib.metadata.entry_points(group=GROUP):
+            self._load()
+
     def get(self, name: str) -> type[Method]:
         """The method under a name; raises InputError with the name that a word of the field stands for, or the nearest one."""
         word = name.lower()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from kdzoo.contract.code_version import version_of
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.private_modules import plugin_of
 from kdzoo.contract.registry import Registry, definition_of
 from kdzoo.errors import InputError, add_clause, did_you_mean
@@ -53,11 +54,18 @@ def load_zoo() -> tuple[str, ...]:
     return tuple(name for module in modules for name in getattr(module, "default_cfgs", ()))
 
 
+@functools.cache
+def load_installed() -> None:
+    """Load the installed packages that offer methods, once: their networks are known wherever they are installed."""
+    REGISTRY.load_installed()
+
+
 def make_known(name: str) -> None:
     """Register kdzoo's own networks with timm, and that of this name where it is one of a family.
 
     Families are `mlp_300_30`, committees of specialists, joined teachers and networks of texts. Any other name registers nothing more.
     """
+    load_installed()
     load_zoo()
     import timm
 
@@ -83,6 +91,7 @@ def is_known(name: str) -> bool:
 
 def _is_listed(name: str) -> bool:
     """Whether kdzoo's table lists a network, and timm, where a plugin could have registered another by its name, is not imported."""
+    load_installed()
     return "timm" not in sys.modules and name in own_networks()
 
 

@@ -144,7 +144,7 @@ class ExecutionSpec(Spec):
     ] = 1800.0
     lease_seconds: Annotated[
         Number,
-        Field(gt=0),
+        Field(ge=1),
         Option(
             "After so many seconds without a sign of life a worker on another machine is taken for dead, and its runs are taken over.",
             RUNNING,

@@ -1,5 +1,6 @@
 """The code of a user's network is part of what a run is: other code is another run, and is never trained under the old one's id."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -101,3 +102,32 @@ def test_a_network_that_a_plugin_put_in_the_place_of_one_of_kdzoos_stays_and_is_
     (place / "replaced.py").write_text(REPLACED)
     done = subprocess.run([sys.executable, "replaced.py"], cwd=place, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True", "True", "Sequential"]
+
+
+INSTALLED = """
+from timm.models import register_model
+from torch import nn
+
+@register_model
+def my_installed_net(pretrained=False, num_classes=10, in_chans=3, **options):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+
+@register_model
+def resnet8(pretrained=False, num_classes=10, in_chans=3, **options):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+"""
+
+
+def test_networks_of_an_installed_package_are_known_by_their_code_before_any_method_is_read(place: Path) -> None:
+    (place / "their_nets.py").write_text(INSTALLED)
+    meta = place / "their_nets-1.0.dist-info"
+    meta.mkdir()
+    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: their-nets\nVersion: 1.0\n")
+    (meta / "entry_points.txt").write_text("[kdzoo.methods]\nnets = their_nets\n")
+    path = os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])
+    code = "from kdzoo.models.names import code_of; print(*(code_of(name) for name in ('my_installed_net', 'resnet8', 'resnet20')))"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    own, replaced, kdzoos = done.stdout.split()
+    assert own != "None"
+    assert replaced != "None"
+    assert kdzoos == "None"

@@ -22,7 +22,7 @@ from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.claim import Claim, DriverWatch, driving
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
-from kdzoo.suite.run.take_work import ready_jobs
+from kdzoo.suite.run.take_work import JobSource, ready_jobs
 from kdzoo.suite.run.work_folder import End, EventLog, EventTail, JobFolder, WorkFolder
 
 LEASE = 2.0
@@ -61,6 +61,50 @@ def test_a_job_that_is_open_is_not_published_anew_and_one_that_has_ended_is(tmp_
     assert folder.end() == End(failed="as planned")
     assert published(tmp_path, job("at-1")).end() is None
     assert folder.read().token != token
+
+
+def test_an_open_job_that_is_damaged_or_asked_for_otherwise_is_published_anew_and_its_worker_stops(tmp_path):
+    folder = published(tmp_path, job("at-1"))
+    fence = Claim(folder, "t", 60.0).take()
+    assert fence is not None
+    (folder.path / "job.json").write_text((folder.path / "job.json").read_text()[:100])
+    with pytest.raises(InputError, match="the same `kdzoo bench` again writes it anew"):
+        folder.read()
+    token = published(tmp_path, job("at-1")).read().token
+    with pytest.raises(ClaimLost):
+        fence.check()
+    moved = LauncherSetup(tmp_path, ("elsewhere/mine.py",), bench=tmp_path)
+    again = WorkFolder.of_bench(tmp_path).publish(job("at-1"), 1, moved).read()
+    assert again.token != token
+    assert [Path(plugin).parent.name for plugin in again.plugins] == ["elsewhere"]
+
+
+def test_a_driver_that_starts_in_another_folder_leaves_open_jobs_as_they_are(tmp_path, monkeypatch):
+    setup = LauncherSetup(tmp_path, (), bench=tmp_path)
+    token = WorkFolder.of_bench(tmp_path).publish(job("at-1"), 1, setup).read().token
+    monkeypatch.chdir(tmp_path)
+    one = dataclasses.replace(job("at-1"), folder=job("at-1").with_absolute_folders().folder)
+    assert WorkFolder.of_bench(tmp_path).publish(one, 2, setup).read().token != token, "relative folders are others there"
+    token = WorkFolder.of_bench(tmp_path).publish(one, 2, setup).read().token
+    (tmp_path / "r").mkdir()
+    absolute = one.with_absolute_folders()
+    assert WorkFolder.of_bench(tmp_path).publish(absolute, 3, setup).read().token == token
+    monkeypatch.chdir(tmp_path / "r")
+    assert WorkFolder.of_bench(tmp_path).publish(absolute, 4, setup).read().token == token
+
+
+def test_a_bench_in_a_folder_called_work_is_a_bench(tmp_path):
+    folder = published(tmp_path / "work/b", job("at-1"))
+    assert JobSource.at(tmp_path / "work/b").jobs() == [folder]
+    assert JobSource.at(folder.path) == JobSource(WorkFolder.of_bench(tmp_path / "work/b"), folder)
+
+
+def test_a_folder_that_is_no_bench_is_refused_and_one_whose_driver_is_planning_is_waited_for(tmp_path, kdzoo):
+    said = kdzoo("work", tmp_path)
+    assert (said.status, said.out) == (2, "")
+    assert f"{tmp_path} is no bench; expected results/BENCH" in said.err
+    with driving(WorkFolder.of_bench(tmp_path), 60.0):
+        assert JobSource.at(tmp_path).may_have_jobs()
 
 
 def test_one_worker_has_a_job_and_another_gets_it_when_no_sign_of_life_comes(tmp_path):

@@ -63,6 +63,10 @@ def _number(text: str) -> object:
     return text
 
 
+MOST_SEEDS = 100_000
+"""more would be a mistake: nobody trains a setting so often"""
+
+
 def _seeds(value: object) -> object:
     """A single number n means the seeds 0 to n - 1; a list, which a comma makes of one number too, means itself."""
     numbers = _numbers(value)
@@ -72,8 +76,8 @@ def _seeds(value: object) -> object:
     count = numbers[0]
     if not isinstance(count, int) or isinstance(count, bool):
         return numbers
-    if count < 1:
-        raise ValueError(f"expected a number of seeds >= 1, or a list, got {value}")
+    if not 1 <= count <= MOST_SEEDS:
+        raise ValueError(f"expected a number of seeds from 1 to {MOST_SEEDS}, or a list, got {value}")
     return tuple(range(count))
 
 

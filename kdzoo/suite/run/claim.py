@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import SoftFileLockProtocolError, SoftReadWriteLock, Timeout
 
-from kdzoo.runs.atomic import write_bytes
+from kdzoo.runs.atomic import ensure_writable, write_bytes
 from kdzoo.runs.fence import Fence
 from kdzoo.suite.run.work_folder import JobFolder, WorkFolder
 
@@ -54,7 +54,7 @@ class DriverWatch:
 
     def is_there(self) -> bool:
         """Whether some driver has shown a sign of life within its lease."""
-        if not self._files.is_dir():  # to ask for the lease would make them
+        if not self._work.has_driver():  # to ask for the lease would make them
             return False
         try:
             self._lock.acquire_write(blocking=False)
@@ -67,20 +67,16 @@ class DriverWatch:
 
     def clear(self) -> None:
         """Remove the lease and the empty folder of work that a driver left, where it is gone and no job is left."""
-        if self._work.jobs() or not self._files.is_dir():
+        if self._work.jobs() or not self._work.has_driver():
             return
         try:
             self._lock.acquire_write(blocking=False)  # held while the files go, so that no driver begins on them
         except (Timeout, OSError, SoftFileLockProtocolError):
             return
-        shutil.rmtree(self._files, ignore_errors=True)
+        shutil.rmtree(self._work.leases, ignore_errors=True)
         self._release()
         with contextlib.suppress(OSError):  # another worker, or a driver that has just begun, has files there
             self._work.path.rmdir()
-
-    @property
-    def _files(self) -> Path:
-        return self._work.driver.with_name("driver.rw")
 
     def _release(self) -> None:
         with contextlib.suppress(OSError, SoftFileLockProtocolError):
@@ -90,7 +86,7 @@ class DriverWatch:
 @contextlib.contextmanager
 def driving(work: WorkFolder, lease_seconds: float) -> Iterator[None]:
     """Show workers that further jobs may come; several drivers may."""
-    work.path.mkdir(parents=True, exist_ok=True)
+    ensure_writable(work.path)
     lock = lease(work.driver, lease_seconds)
     lock.acquire_read(blocking=True)
     try:

@@ -16,15 +16,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdzoo.errors import InputError, WorkFailed
+from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import Emit, Event, Note, PlanMade
 from kdzoo.runs.fence import ClaimLost, Fence
+from kdzoo.runs.options import ExecutionSpec
 from kdzoo.suite.run.claim import Claim, DriverWatch
 from kdzoo.suite.run.launchers.launcher import Launcher, LauncherSetup
 from kdzoo.suite.run.launchers.local import Local
 from kdzoo.suite.run.supervise import run_jobs
-from kdzoo.suite.run.work_folder import WORK, End, EventLog, JobFolder, SharedJob, WorkFolder
+from kdzoo.suite.run.work_folder import End, EventLog, JobFolder, SharedJob, WorkFolder
 
 POLL_SECONDS = 0.5
+LEASE_SECONDS: float = ExecutionSpec.model_fields["lease_seconds"].default
+"""of a driver whose jobs, which say how long, have not come yet"""
 LONGEST_POLL_SECONDS = 15.0
 """between two looks at jobs that other workers have; the time grows from the first to the second"""
 
@@ -48,7 +52,11 @@ class JobSource:
     def at(path: Path) -> JobSource:
         """What a path names: a job's folder, or else a bench's."""
         path = path.absolute()
-        return JobSource(WorkFolder(path.parent), JobFolder(path)) if path.parent.name == WORK else JobSource(WorkFolder.of_bench(path))
+        return JobSource(WorkFolder(path.parent), JobFolder(path)) if JobFolder(path).exists() else JobSource(WorkFolder.of_bench(path))
+
+    def may_have_jobs(self) -> bool:
+        """Whether jobs are there, or may come of a driver that has left its lease."""
+        return bool(self.jobs()) or self.work.has_driver()
 
     def jobs(self) -> list[JobFolder]:
         """The jobs that are there."""
@@ -66,7 +74,7 @@ def take_work(path: Path, emit: Emit, *, workers: Workers, stop: Callable[[], bo
     claims: dict[Path, Claim] = {}
     source = JobSource.at(path)
     leases = [shared.lease_seconds for _, shared in read_jobs(source.jobs())]
-    driver = DriverWatch(source.work, max(leases)) if leases and source.only is None else None
+    driver = DriverWatch(source.work, max(leases, default=LEASE_SECONDS)) if source.only is None else None
     wait, planned = POLL_SECONDS, False
     while not stop():
         states = {folder: folder.end() for folder in source.jobs()}
@@ -101,7 +109,8 @@ def read_jobs(folders: Sequence[JobFolder]) -> Iterator[tuple[JobFolder, SharedJ
 
 def ready_jobs(open_jobs: dict[JobFolder, SharedJob], work: WorkFolder) -> dict[JobFolder, SharedJob]:
     """The jobs that need not wait for another one, those that nobody has claimed yet first; each group begins at a place of its own."""
-    not_over = {folder.read().job.name for folder in work.jobs() if (end := folder.end()) is None or not end.is_good}
+    ends = {folder: folder.end() for folder in work.jobs()}
+    not_over = {shared.job.name for _, shared in read_jobs([folder for folder, end in ends.items() if end is None or not end.is_good])}
     ready = [(folder, shared) for folder, shared in open_jobs.items() if shared.job.waits_for not in not_over]
     random.shuffle(ready)  # workers that begin together do not all ask for the same job
     ready.sort(key=lambda item: (item[0].fence("").file.exists(), item[1].job.kind != "teacher"))
@@ -125,10 +134,10 @@ def do_claimed(folder: JobFolder, shared: SharedJob, claim: Claim, workers: Work
     """Claim a job and do it; 1 where it came to its end, None where another worker has it."""
     try:
         fence = claim.take()
-    except OSError:  # the driver has just removed it
+    except OSError as error:
         if folder.exists():
-            raise
-        return None
+            raise StoreError(f"cannot write to {folder.path}: {error.strerror}") from error
+        return None  # the driver has just removed it
     if fence is None:
         return None
     try:

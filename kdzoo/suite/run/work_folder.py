@@ -18,6 +18,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdzoo.errors import InputError
 from kdzoo.files import cache_folder, read_file
@@ -32,6 +33,9 @@ from kdzoo.version import VERSION
 WORK = "work"
 KEPT_VARIABLES = ("KDZOO_DATA",)
 """variables of the driver's environment that its workers have too, beside the cache folder"""
+WRITTEN_ANEW = "the same `kdzoo bench` again writes it anew"
+OF_ONE_DRIVER = ("token", "number", "working_folder")
+"""what differs between two publications of one job"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class SharedJob:
     lease_seconds: float
     version: str = VERSION
     engine: int = ENGINE
+
+    def content(self) -> dict[str, Any]:
+        """The job as its file has it."""
+        return {**vars(self), "job": json.loads(self.job.to_json())}
 
     def faults(self) -> list[str]:
         """What this machine lacks, one line each."""
@@ -100,17 +108,28 @@ class JobFolder:
 
     def write(self, shared: SharedJob) -> None:
         """Publish a job."""
-        content = {**vars(shared), "job": json.loads(shared.job.to_json())}
-        write_json(self.path / "job.json", content)
+        write_json(self.path / "job.json", shared.content())
+
+    def holds(self, shared: SharedJob) -> bool:
+        """Whether the same is published here already; who asked for it, from which working folder, does not count."""
+        try:
+            content = read_json(self.path / "job.json")
+        except InputError:  # damaged, and written anew
+            return False
+        asked = json.loads(json.dumps(shared.content()))
+        return all(content.get(name) == value for name, value in asked.items() if name not in OF_ONE_DRIVER)
 
     def read(self) -> SharedJob:
         """What is to be done; raises InputError where that is gone or damaged."""
-        content = read_json(self.path / "job.json")
+        file = self.path / "job.json"
         try:
+            content = read_json(file)
             job = Job.from_json(json.dumps(content.pop("job")))
             return SharedJob(**{**content, "job": job, "plugins": tuple(content["plugins"])})
+        except InputError as error:
+            raise InputError(f"{error.problems[0]}; {WRITTEN_ANEW}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{self.path / 'job.json'}: damaged ({error})") from error
+            raise InputError(f"{file}: damaged ({error}); {WRITTEN_ANEW}") from error
 
     def fence(self, mark: str) -> Fence:
         return Fence(self.path / "claimed", mark)
@@ -149,18 +168,27 @@ class WorkFolder:
         """What workers print, a folder for each `kdzoo work`."""
         return self.path / "logs"
 
+    @property
+    def leases(self) -> Path:
+        """The files of that lease."""
+        return self.path / "driver.rw"
+
+    def has_driver(self) -> bool:
+        """Whether a driver is there, or has left its lease behind."""
+        return self.leases.is_dir()
+
     def jobs(self) -> list[JobFolder]:
         """All jobs, in no order."""
         found = [JobFolder(entry) for entry in self.path.iterdir()] if self.path.is_dir() else []
         return [folder for folder in found if folder.exists()]
 
     def publish(self, job: Job, number: int, setup: LauncherSetup) -> JobFolder:
-        """Write a job for workers to take. The same job that is still open stays as it is; one that has ended is made new."""
+        """Write a job for workers to take. The same that is still open stays; one that has ended, or is asked for otherwise, is new.
+
+        What is new has no claim, so that whoever does the earlier one stops.
+        """
         name = hashlib.sha256(json.dumps([job.name, job.ids]).encode()).hexdigest()[:12]
         folder = JobFolder(self.path / f"{job.kind}-{name}")
-        if folder.exists() and folder.end() is None:
-            return folder
-        shutil.rmtree(folder.path, ignore_errors=True)
         variables = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | {"KDZOO_CACHE": str(cache_folder())}
         shared = SharedJob(
             job=job.with_absolute_folders(),
@@ -175,6 +203,9 @@ class WorkFolder:
             },
             lease_seconds=setup.lease_seconds,
         )
+        if folder.end() is None and folder.holds(shared):
+            return folder
+        shutil.rmtree(folder.path, ignore_errors=True)
         folder.write(shared)
         return folder
 

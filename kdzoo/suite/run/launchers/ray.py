@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from kdzoo.errors import InputError
+from kdzoo.errors import InputError, raise_if_any
 from kdzoo.suite.run.launchers.launcher import EmitOfJob, LauncherSetup
 from kdzoo.suite.run.launchers.shared import Shared
 from kdzoo.suite.run.take_work import Workers, take_work
@@ -32,6 +32,19 @@ def faults_of_node(path: str) -> list[str]:
     return JobFolder(Path(path)).read().faults() if JobFolder(Path(path)).exists() else [f"{os.uname().nodename}: {path} is not there"]
 
 
+def numbers_of(options: Mapping[str, str]) -> dict[str, float]:
+    """What a task asks for, as numbers; raises InputError for each that is none, before a cluster is looked for."""
+    found: dict[str, float] = {}
+    problems: list[str] = []
+    for name in (name for name in OPTIONS if name != "address" and name in options):
+        try:
+            found[name] = float(options[name])
+        except ValueError:
+            problems.append(f"launcher_option: {name}: expected a number, got {options[name]!r}")
+    raise_if_any(problems)
+    return found
+
+
 class Ray:
     """The engine whose workers are tasks of Ray."""
 
@@ -47,17 +60,17 @@ class Ray:
         """Submit tasks, with what each of them needs of a node; raises InputError where a node lacks what the jobs need."""
         import ray
 
+        numbers = numbers_of(self._setup.options)
         if not ray.is_initialized():
             self._connect()
         self._check_nodes(folders[0])
-        requests = self._setup.options
         for folder in folders:
             job = folder.read().job
             threads = job.teacher_threads if job.kind == "teacher" else job.options.threads
             task = ray.remote(do_one).options(
-                num_cpus=float(requests.get("num_cpus", threads)),
-                num_gpus=float(requests.get("num_gpus", self._setup.device.startswith("cuda"))),
-                max_retries=int(requests.get("max_retries", TRIES)),
+                num_cpus=numbers.get("num_cpus", threads),
+                num_gpus=numbers.get("num_gpus", float(self._setup.device.startswith("cuda"))),
+                max_retries=int(numbers.get("max_retries", TRIES)),
                 scheduling_strategy="SPREAD",
                 name=f"{self._setup.bench.name} {job.name}",
             )
@@ -98,7 +111,10 @@ class Ray:
         try:
             ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": exported})
         except (ConnectionError, ValueError) as error:
-            raise InputError(f"launcher ray: no cluster at {address}: {first_line(error)}") from error
+            raise InputError(
+                f"launcher ray: no cluster at {address}; start one (ray start --head), or name it: --launcher-option address=HOST:PORT"
+                f" ({first_line(error)})"
+            ) from error
         self._began_ray = True
 
     def _check_nodes(self, folder: JobFolder) -> None:

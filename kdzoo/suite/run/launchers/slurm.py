@@ -17,6 +17,7 @@ from kdzoo.suite.run.launchers.launcher import EmitOfJob, LauncherSetup
 from kdzoo.suite.run.launchers.shared import Shared
 from kdzoo.suite.run.take_work import Workers, take_work
 from kdzoo.suite.run.work_folder import JobFolder
+from kdzoo.text import first_line
 
 MANY_TIMEOUTS = 10_000
 """a job goes on from its checkpoints however often its time has been over"""
@@ -84,8 +85,9 @@ class Slurm:
                 for first in range(0, len(folders), LARGEST_ARRAY)
                 for task in executor.submit_array([ArrayTask(str(folder.path)) for folder in folders[first : first + LARGEST_ARRAY]])
             ]
-        except (NameError, TypeError) as error:
-            raise InputError(f"launcher_option: submitit does not take it: {error}") from error
+        except (NameError, TypeError, ValueError, AssertionError) as error:
+            given = ", ".join(f"{name}={value}" for name, value in self._setup.options.items())
+            raise InputError(f"launcher_option: submitit does not take {given}: {type(error).__name__} {first_line(error)}") from error
         except submitit.core.utils.FailedJobError as error:
             raise InputError(f"launcher slurm: sbatch refused the jobs: {error}") from error
         for folder, task in zip(folders, tasks, strict=True):
