@@ -22,7 +22,7 @@ from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.claim import Claim, DriverWatch, driving
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
-from kdzoo.suite.run.take_work import JobSource, ready_jobs
+from kdzoo.suite.run.take_work import JobSource, ready_jobs, reason_to_wait
 from kdzoo.suite.run.work_folder import End, EventLog, EventTail, JobFolder, WorkFolder
 
 LEASE = 2.0
@@ -105,6 +105,17 @@ def test_a_folder_that_is_no_bench_is_refused_and_one_whose_driver_is_planning_i
     assert f"{tmp_path} is no bench; expected results/BENCH" in said.err
     with driving(WorkFolder.of_bench(tmp_path), 60.0):
         assert JobSource.at(tmp_path).may_have_jobs()
+
+
+def test_a_worker_without_work_says_what_it_waits_for(tmp_path):
+    first, second = published(tmp_path, job("at-1")), published(tmp_path, job("at-2", after="teacher t"))
+    bench = JobSource(WorkFolder.of_bench(tmp_path))
+    jobs = {folder: folder.read() for folder in (first, second)}
+    assert reason_to_wait(jobs, {first: jobs[first]}, bench).startswith("other workers have the open jobs")
+    assert reason_to_wait({second: jobs[second]}, {}, bench) == "waiting for teacher t"
+    alone = JobSource(bench.work, second)
+    assert reason_to_wait({second: jobs[second]}, {}, alone) == f"waiting for teacher t, which `kdzoo work {tmp_path}` trains"
+    assert reason_to_wait({}, {}, bench).startswith("no job is open; waiting as long as the bench's driver")
 
 
 def test_one_worker_has_a_job_and_another_gets_it_when_no_sign_of_life_comes(tmp_path):

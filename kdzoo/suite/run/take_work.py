@@ -11,7 +11,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def take_work(path: Path, emit: Emit, *, workers: Workers, stop: Callable[[], bo
     source = JobSource.at(path)
     leases = [shared.lease_seconds for _, shared in read_jobs(source.jobs())]
     driver = DriverWatch(source.work, max(leases, default=LEASE_SECONDS)) if source.only is None else None
-    wait, planned = POLL_SECONDS, False
+    wait, planned, told = POLL_SECONDS, False, ""
     while not stop():
         states = {folder: folder.end() for folder in source.jobs()}
         done.refused = [line for end in states.values() if end is not None for line in (*end.refused, *filter(None, [end.failed]))]
@@ -87,6 +87,9 @@ def take_work(path: Path, emit: Emit, *, workers: Workers, stop: Callable[[], bo
             emit(plan_of(source.work, open_jobs.values()))
             planned = True
         if (outcome := do_first(ready, claims, workers, emit, stop)) is None:
+            if (reason := reason_to_wait(open_jobs, ready, source)) != told:
+                emit(Note(reason))
+                told = reason
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_POLL_SECONDS)
         else:
@@ -95,6 +98,18 @@ def take_work(path: Path, emit: Emit, *, workers: Workers, stop: Callable[[], bo
     if driver is not None:
         driver.clear()
     return done
+
+
+def reason_to_wait(open_jobs: Mapping[JobFolder, SharedJob], ready: Mapping[JobFolder, SharedJob], source: JobSource) -> str:
+    """What a worker waits for that has nothing to do, a sentence."""
+    bench = source.work.path.parent
+    if not open_jobs:
+        return f"no job is open; waiting as long as the bench's driver, or one that died lately, may publish more ({bench})"
+    if ready:
+        return "other workers have the open jobs; waiting to take over those of one that dies"
+    names = sorted({str(shared.job.waits_for) for shared in open_jobs.values()})
+    alone = "" if source.only is None else f", which `kdzoo work {bench}` trains"
+    return f"waiting for {', '.join(names)}{alone}"
 
 
 def read_jobs(folders: Sequence[JobFolder]) -> Iterator[tuple[JobFolder, SharedJob]]:
