@@ -396,7 +396,8 @@ def test_a_refit_beside_unlabelled_images_keeps_the_labels_of_what_was_held_out(
 
 
 @pytest.mark.slow
-def test_the_example_of_the_page_trains_and_shows_its_errors_per_class(kdzoo, place):
+def test_the_example_of_the_page_trains_and_shows_its_errors_per_class(kdzoo, place, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # no heading is broken
     page = (Path(__file__).parent.parent / "docs" / "transfer-sets.md").read_text()
     trains, shows = [block.split()[1:] for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)]
     assert kdzoo(*trains, "--epochs", "1", "--seeds", "1", "--jobs", "1").status == 0

@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -373,6 +374,12 @@ def keep_output_at_an_interrupt(terminal: int) -> None:
     termios.tcsetattr(terminal, termios.TCSANOW, settings)
 
 
+def begin_on(terminal: int) -> None:
+    """Make it the terminal of this process, which takes ^C also where the tests run in the background and ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.login_tty(terminal)
+
+
 def on_a_terminal(ending: str, *, interrupt: bool = False, **environ: str) -> tuple[int, str, bool]:
     """Status and output of the program on a pseudo-terminal, and whether its settings are as they were."""
     parent, child = pty.openpty()
@@ -382,7 +389,7 @@ def on_a_terminal(ending: str, *, interrupt: bool = False, **environ: str) -> tu
     program = textwrap.dedent(PROGRAM).replace("ENDING", ending)
     process = subprocess.Popen(
         [sys.executable, "-c", program],
-        preexec_fn=lambda: os.login_tty(child),
+        preexec_fn=lambda: begin_on(child),
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80", **environ},
     )
     output, deadline = b"", time.monotonic() + 60

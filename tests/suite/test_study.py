@@ -17,7 +17,7 @@ from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec
 from kdzoo.suite.plan.starts import Start, keep_start
 from kdzoo.suite.study.evidence import write_evidence
 from kdzoo.suite.study.hours import hours
-from kdzoo.suite.study.progress import study_folder
+from kdzoo.suite.study.progress import read_progress, study_folder
 from kdzoo.suite.study.reproduce import check_stages, request_study
 from kdzoo.suite.study.speed import this_machine
 from kdzoo.suite.study.stages import stage_config
@@ -459,9 +459,12 @@ def test_the_list_of_studies_says_how_much_of_each_is_measured(kdzoo, place):
     folder = study_folder(place / "results", "hinton-mnist")
 
     def told() -> str:
+        return read_progress(study, folder).words(30, 11)
+
+    def listed() -> str:
         return next(row["measured"] for row in json.loads(kdzoo("reproduce", "--json").out) if row["study"] == "hinton-mnist")
 
-    assert told() == "no"
+    assert told() == listed() == "no"
     for stage in study.benches:
         for number in range(10):
             run = folder / stage.name / "runs" / f"none-{number}"
@@ -485,7 +488,7 @@ def test_the_list_of_studies_says_how_much_of_each_is_measured(kdzoo, place):
     rows[0] |= {"n": 4}
     rows[1] |= {"n": 0, "mean": None}
     pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
-    assert told() == "part: 9 of 11 numbers"
+    assert told() == listed() == "part: 9 of 11 numbers"
 
 
 def test_what_a_stage_takes_from_earlier_ones_is_something_they_train(tmp_path):
