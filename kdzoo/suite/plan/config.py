@@ -76,8 +76,10 @@ def _seeds(value: object) -> object:
     count = numbers[0]
     if not isinstance(count, int) or isinstance(count, bool):
         return numbers
-    if not 1 <= count <= MOST_SEEDS:
-        raise ValueError(f"expected a number of seeds from 1 to {MOST_SEEDS}, or a list, got {value}")
+    if count < 1:
+        raise ValueError(f"expected a number of seeds >= 1, or a list, got {value}")
+    if count > MOST_SEEDS:
+        raise ValueError(f"expected at most {MOST_SEEDS} seeds, got {value}")
     return tuple(range(count))
 
 
