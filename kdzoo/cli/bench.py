@@ -82,7 +82,7 @@ def train(config: BenchConfig, *, command: str, retry_failed: bool, notify: str 
         return _end(config, folder, ending.outcome)
 
 
-def train_searches(config: BenchConfig, *, command: str, retry_failed: bool, dry_run: bool, notify: str | None = None) -> int:
+def train_searches(config: BenchConfig, *, command: str, retry_failed: bool, dry_run: bool, notify: str | None) -> int:
     """Run the searches of a bench one after the other and write what they came to together; 1 where some run failed."""
     from kdzoo.suite.plan.searches import searches
 

@@ -151,6 +151,11 @@ def no_such_folder(folder: str | Path) -> str:
     return f"data: folder:{folder}: no such folder"
 
 
+def no_such_transfer_folder(request: str) -> str:
+    """The message for a folder of images without labels that is missing."""
+    return f"transfer_data: {request}: no such folder"
+
+
 def no_such_texts(file: str | Path) -> str:
     """The message for a file of texts that is missing."""
     return f"data: {file}: no such file; expected a CSV file with the columns text and label"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kdzoo.data.dataset import Array, Dataset, LazyImages, Pixels, Subset, as_lazy
 from kdzoo.data.files import IN_MEMORY_BYTES
-from kdzoo.data.known import folder_of
+from kdzoo.data.known import folder_of, no_such_transfer_folder
 from kdzoo.data.pixels import UNREADABLE, Look, decode, find_scales, look, reason_of
 from kdzoo.data.preprocess import Scales, upright_rgb
 from kdzoo.data.sources import load
@@ -113,7 +113,7 @@ def _folder(folder: Path, request: str, like: ImageFormat, *, skip_unreadable: b
     if like.maps:
         raise InputError(f"transfer_data: {request}: holds image files, and the data are {like}; name a data set of such maps")
     if not folder.is_dir():
-        raise InputError(f"transfer_data: {request}: no such folder")
+        raise InputError(no_such_transfer_folder(request))
     walk = Walk(folder)
     paths = walk.images_below(folder)
     channels, height, width = like.shape

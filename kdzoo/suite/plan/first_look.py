@@ -9,7 +9,7 @@ from typing import Any
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.plugins import no_such_plugin
-from kdzoo.data.known import DATA, FOLDER, TEXT, folder_of, location_of, no_such_folder, no_such_texts, path_of
+from kdzoo.data.known import DATA, FOLDER, TEXT, folder_of, location_of, no_such_folder, no_such_texts, no_such_transfer_folder, path_of
 from kdzoo.errors import collect_problems, raise_if_any
 from kdzoo.models.known import own_networks
 from kdzoo.models.network_words import refuse_missing
@@ -60,7 +60,7 @@ def missing_transfer_data(config: BenchConfig) -> list[str]:
     """The folder of a bench's images without labels, where it is missing."""
     request = config.transfer_data or ""
     missing = request.startswith(FOLDER) and not os.path.isdir(os.path.expanduser(request.removeprefix(FOLDER)))
-    return [f"transfer_data: {request}: no such folder"] if missing else []
+    return [no_such_transfer_folder(request)] if missing else []
 
 
 def missing_plugins(files: Iterable[str]) -> list[str]:

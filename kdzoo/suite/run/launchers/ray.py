@@ -17,7 +17,8 @@ from kdzoo.text import first_line
 TRIES = 20
 """how often a task may begin again: a cluster of spot machines loses nodes often, and each time little is lost"""
 STOP_SECONDS = 60.0
-OPTIONS = ("address", "num_cpus", "num_gpus", "max_retries")
+NUMBERS = ("num_cpus", "num_gpus", "max_retries")
+OPTIONS = ("address", *NUMBERS)
 EXPORTED = ("PYTHONPATH", "OMP_NUM_THREADS")
 
 
@@ -36,11 +37,13 @@ def numbers_of(options: Mapping[str, str]) -> dict[str, float]:
     """What a task asks for, as numbers; raises InputError for each that is none, before a cluster is looked for."""
     found: dict[str, float] = {}
     problems: list[str] = []
-    for name in (name for name in OPTIONS if name != "address" and name in options):
+    for name, text in options.items():
+        if name not in NUMBERS:
+            continue
         try:
-            found[name] = float(options[name])
+            found[name] = float(text)
         except ValueError:
-            problems.append(f"launcher_option: {name}: expected a number, got {options[name]!r}")
+            problems.append(f"launcher_option: {name}: expected a number, got {text!r}")
     raise_if_any(problems)
     return found
 
