@@ -164,6 +164,26 @@ def test_who_dies_in_the_rendezvous_leaves_no_folder_behind(tmp_path, dead):
     assert leader.returncode == (-signal.SIGKILL if dead == "leader" else PROCESSES_BROKEN), said.decode()
 
 
+LEAVING = """
+import sys, time
+from pathlib import Path
+from kdzoo.suite.run.followers import remove_when_over
+remove_when_over(Path(sys.argv[1]) / "rendezvous")
+time.sleep(0.5)
+print(Path(sys.argv[1], "rendezvous").exists())
+"""
+
+
+def test_the_file_of_a_rendezvous_stays_until_its_process_is_gone(tmp_path):
+    """Torch waits for it in C++, where no thread that ends the process gets its turn."""
+    folder = tmp_path / "kdzoo-processes-1"
+    folder.mkdir()
+    (folder / "rendezvous").write_bytes(b"")
+    done = subprocess.run([sys.executable, "-c", LEAVING, folder], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    wait_for(lambda: not folder.exists())
+
+
 def wait_for(there: Callable[[], object], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not there():

@@ -1,6 +1,7 @@
 """A run read from plain data: what several share is parsed once, and everything else is as if each were parsed alone."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -9,10 +10,14 @@ from hypothesis import strategies as st
 from kdzoo.errors import InputError
 from kdzoo.runs.atomic import read_json
 from kdzoo.runs.canonical import canonical, canonical_json
-from kdzoo.runs.pieces import members
+from kdzoo.runs.pieces import members, object_of_members
+from kdzoo.runs.plan_text import PlanTexts
 from kdzoo.runs.read_run import read_plan_file, read_run
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run, TermSpec
+from kdzoo.runs.store import RunFolder
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 def a_run(seed: int = 0, temperature: float = 4.0) -> Run:
@@ -178,3 +183,34 @@ def test_a_file_is_read_with_the_record_beside_the_run_and_what_is_wrong_with_it
     whole.about["pair"] = "changed"
     assert read_plan_file(FILE, a_run().id, "run.json").about == ABOUT
     assert read_plan_file(FILE.replace(b'"scale": 1', b'"scale": 0'), a_run().id, "run.json").faults != ()
+
+
+def committed_plans() -> list[RunFolder]:
+    """Every run that is committed with its results, of every kind of bench."""
+    return [RunFolder(file.parent) for file in sorted(RESULTS.rglob("run.json"))]
+
+
+def test_a_plan_is_laid_out_from_shared_parts_as_json_lays_it_out_whole():
+    texts, folders = PlanTexts(), committed_plans()
+    assert len(folders) > 500
+    for folder in folders:
+        run, about = folder.read_plan()
+        content = {"about": about, "id": run.id, "run": canonical(run.model_dump(mode="json"))}
+        whole = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        assert texts.text(run, about).decode() == whole, folder.path
+        assert folder.has_plan(whole.encode()), folder.path
+
+
+def test_one_text_serves_only_the_record_that_it_was_made_of():
+    """Records are told apart by identity: one that is made where another was must not be taken for it."""
+    texts, run = PlanTexts(), a_run()
+    for number in range(100):
+        assert json.loads(texts.text(run, {"paths": {"data": str(number)}}))["about"] == {"paths": {"data": str(number)}}
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b1", "_c"]), st.recursive(st.none() | st.text(max_size=5), st.lists, max_leaves=5)))
+def test_an_object_of_members_is_laid_out_as_json_lays_it_out(content):
+    texts = {name: json.dumps(value, indent=1).replace("\n", "\n ").encode() for name, value in content.items()}
+    if content:
+        assert object_of_members(texts, 1) == json.dumps(content, indent=1, sort_keys=True).encode()
+        assert members(object_of_members(texts, 1), 1) == dict(sorted(texts.items()))

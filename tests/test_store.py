@@ -13,7 +13,7 @@ from warm_python import WarmPopen, run_warm
 from kdzoo.errors import InputError
 from kdzoo.runs.atomic import StoreError, ensure_writable, remove_unfinished, write_bytes
 from kdzoo.runs.recipe import Recipe
-from kdzoo.runs.result_file import NewerSchema
+from kdzoo.runs.result_file import NewerSchema, parse_result
 from kdzoo.runs.results import SCHEMA
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import RunFolder, Store
@@ -245,3 +245,41 @@ def test_what_a_killed_process_was_writing_is_removed_once_nobody_can_be_writing
     remove_unfinished(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(names[2:])
     remove_unfinished(tmp_path / "nowhere")
+
+
+def test_results_are_read_as_json_reads_them_and_hold_one_copy_of_what_they_share(folder, tmp_path, run):
+    other = Store(tmp_path / "bench").run(run.model_copy(update={"seed": 1}).id)
+    for one in (folder, other):
+        one.finish(whole_result(one))
+    first, second = folder.result(), other.result()
+    for one, content in ((folder, first), (other, second)):
+        assert content == json.loads((one.path / "result.json").read_text())
+    assert first["environment"] is second["environment"]
+    assert first["student"] is second["student"]
+    assert first["last"] is not second["last"]
+
+
+@pytest.mark.parametrize("changed", [{"best": None}, {"last": None}, {"student": float("nan")}])
+def test_a_result_of_any_layout_and_content_is_parsed_as_json_parses_it(folder, changed):
+    content = {name: value for name, value in {**whole_result(folder), **changed}.items() if value is not None}
+    for text in (json.dumps(content, indent=1, sort_keys=True) + "\n", json.dumps(content)):
+        assert repr(parse_result(text.encode(), "result.json")) == repr(json.loads(text))
+    with pytest.raises(InputError, match=r"result\.json: damaged"):
+        parse_result(b'{\n "best": {,\n "last": 3\n}\n', "result.json")
+
+
+def test_a_result_that_was_read_is_known_until_its_file_is_another(folder):
+    assert folder.known_result() is None
+    folder.finish(whole_result(folder))
+    known = folder.known_result()
+    assert known is not None
+    assert folder.has_still(known)
+    assert read_record(folder, known).result is known.content
+    changed = {**whole_result(folder), "seconds": 2.0}
+    folder.finish(changed)
+    assert not folder.has_still(known)
+    assert read_record(folder, known).result["seconds"] == 2.0
+    (folder.path / "result.json").write_text("{")
+    assert read_record(folder, known).state == "damaged"
+    (folder.path / "result.json").unlink()
+    assert read_record(folder, known).state == "new"

@@ -11,7 +11,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
@@ -94,6 +93,8 @@ def network_cost(network: Network, image_shape: tuple[int, int, int]) -> Network
 
 def multiply_accumulates(scored: nn.Module, network: Network, image_shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one image through `scored.logits`: the network's own, or of what is made of it."""
+    from torch.utils.flop_counter import FlopCounterMode  # here: it loads triton, which no plan waits for
+
     images = torch.zeros(1, *image_shape, dtype=torch.uint8, device=network.mean.device)
     counter = FlopCounterMode(display=False)
     with attention_as_products(), counter:

@@ -1,6 +1,8 @@
-"""The members of a JSON object as texts, cut where kdzoo's own files have line breaks: what many files share is then parsed once."""
+"""The members of a JSON object as texts, cut where kdzoo's own files have line breaks: what many files share is parsed or laid out once."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 def members(text: bytes, depth: int) -> dict[str, bytes] | None:
@@ -21,3 +23,10 @@ def members(text: bytes, depth: int) -> dict[str, bytes] | None:
             return None
         values[key] = value
     return values
+
+
+def object_of_members(values: Mapping[str, bytes], depth: int) -> bytes:
+    """The object that has these members, laid out as `members` expects it; the names are identifiers, each value is laid out already."""
+    indent = b" " * depth
+    listed = b",\n".join(indent + b'"%b": %b' % (name.encode(), values[name]) for name in sorted(values))
+    return b"{\n" + listed + b"\n" + indent[1:] + b"}"

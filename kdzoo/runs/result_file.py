@@ -1,20 +1,29 @@
-"""A result as it is written to result.json and read back, checked against its declaration. Free of torch."""
+"""A result as it is written to result.json and read back, checked against its declaration. What results share is kept once. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from kdzoo.errors import InputError, KdzooError, problems_of
+from kdzoo.runs.atomic import json_object
 from kdzoo.runs.flatten import flatten
+from kdzoo.runs.pieces import members
 from kdzoo.runs.results import SCHEMA, Result, result_model
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.known import task_named
 
 FORMER_NAMES = {"memo": "teacher_cache"}
 """keys of schema 1 by their present names"""
+
+SHARED = ("environment", "student", "teacher")
+"""what is the same in many results of a bench"""
+MOST_SHARED = 1000
+"""different teachers, students and environments that are remembered"""
 
 
 class NewerSchema(KdzooError):
@@ -37,6 +46,28 @@ def complete(content: Mapping[str, Any]) -> dict[str, Any]:
     if unknown or missing:
         raise ValueError("\n".join([*unknown, *missing]))
     return whole
+
+
+def parse_result(text: bytes, where: str) -> dict[str, Any]:
+    """The JSON object of a result.json, of which results that say the same of their networks hold one copy; it is not to be changed.
+
+    Raises InputError where the text is no JSON object.
+    """
+    pieces = members(text.removesuffix(b"\n"), 1)
+    if pieces is None:  # laid out in another way than kdzoo writes it
+        return json_object(text, where)
+    try:
+        content = {name: _shared(piece) if name in SHARED else from_json(piece) for name, piece in pieces.items()}
+    except (ValueError, RecursionError):
+        return json_object(text, where)
+    if "last" in pieces and pieces["last"] == pieces.get("best"):
+        content["best"] = content["last"]
+    return content
+
+
+@lru_cache(MOST_SHARED)
+def _shared(piece: bytes) -> Any:
+    return from_json(piece)
 
 
 def read_result(content: object, run_id: str) -> dict[str, Any]:

@@ -9,23 +9,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from kdzoo.errors import InputError
-from kdzoo.files import cache_folder, read_text
-from kdzoo.runs.atomic import json_object, read_json, read_record_file, set_aside, write_bytes, write_json
-from kdzoo.runs.canonical import canonical
+from kdzoo.files import cache_folder, read_file, read_text
+from kdzoo.runs.atomic import read_json, read_record_file, set_aside, write_bytes, write_json
 from kdzoo.runs.failure import Failure, read_failure
 from kdzoo.runs.fence import Fence
 from kdzoo.runs.locks import file_lock
+from kdzoo.runs.plan_text import PlanTexts
 from kdzoo.runs.read_run import PlanFile, read_plan_file
-from kdzoo.runs.result_file import NewerSchema, complete, last_epoch_metrics, read_result
+from kdzoo.runs.result_file import NewerSchema, complete, last_epoch_metrics, parse_result, read_result
 from kdzoo.runs.spec import Run
 
 State = Literal["done", "failed", "damaged", "paused", "started", "new"]
 
 Stamp = tuple[int, ...]
 """number, size and times of a file: while they are the same, nobody has written it anew"""
+
+
+class KnownResult(NamedTuple):
+    """A whole result that was read, and the stamp that its file had before: it is not read again while the file has that stamp."""
+
+    stamp: Stamp
+    content: dict[str, Any]
+
 
 PAUSED = "paused.json"
 """the file of a run that was trained for a part of its epochs and may go on"""
@@ -81,8 +89,15 @@ class RunFolder:
             except InputError as error:
                 fault = f"{error.problems[0]}; it is written again, and the old file is kept as {set_aside(file).name}"
         self.check_claim()
-        write_json(file, {"id": run.id, "run": canonical(run.model_dump(mode="json")), "about": about})
+        write_bytes(file, PlanTexts().text(run, about))
         return fault
+
+    def has_plan(self, text: bytes) -> bool:
+        """Whether run.json is this text, byte for byte."""
+        try:
+            return read_file(f"{self.path}/run.json") == text
+        except OSError:  # none, or one that cannot be read
+            return False
 
     def read_plan(self) -> tuple[Run, dict[str, Any]]:
         """The run and what is recorded beside it; raises InputError when run.json is missing or damaged."""
@@ -123,6 +138,18 @@ class RunFolder:
             return None
         return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
+    def known_result(self) -> KnownResult | None:
+        """The result, to be kept; None where there is no whole one. Raises NewerSchema as `result` does."""
+        stamp = self.result_stamp()  # first, so that the file is never newer than what was read
+        try:
+            return KnownResult(stamp, self.result()) if stamp is not None else None
+        except InputError:
+            return None
+
+    def has_still(self, known: KnownResult) -> bool:
+        """Whether result.json is still the file that was read."""
+        return self.result_stamp() == known.stamp
+
     def pause(self, epoch: int, epochs: int) -> None:
         """Record that the run was trained for so many of its epochs, as a search within a budget asked, and that it may go on."""
         self.check_claim()
@@ -153,7 +180,7 @@ class RunFolder:
         Raises NewerSchema where a later kdzoo wrote it.
         """
         file = f"{self.path}/result.json"
-        content = json_object(read_record_file(file), file)
+        content = parse_result(read_record_file(file), file)
         try:
             return read_result(content, self.id)
         except InputError as error:

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Progress
@@ -209,12 +208,14 @@ class Multiplications(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Multiply-accumulates of a block by torch's formulas; also of gradients that a loss takes itself, unlike torch's FlopCounterMode."""
 
     def __init__(self) -> None:
+        from torch.utils.flop_counter import flop_registry  # here: it loads triton, which no plan waits for
+
         super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
+        self.total, self._formulas = 0, flop_registry
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        if (count := flop_registry.get(function._overloadpacket)) is not None:
+        if (count := self._formulas.get(function._overloadpacket)) is not None:
             self.total += count(*args, **(kwargs or {}), out_val=result) // 2  # an operation is a multiplication or an addition
         return result
 

@@ -1,10 +1,14 @@
 """What run folders say: whole, failed, damaged in every way, of several versions; and settings in the words of the tables."""
 
+import csv
+import io
 import json
+import math
 import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from test_leaderboard import KD, NONE, objective, write
 
@@ -15,7 +19,7 @@ from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.runs_table import runs_frame
 from kdzoo.suite.report.settings import setting_of
-from kdzoo.suite.report.table_files import write_tables
+from kdzoo.suite.report.table_files import ROWS, as_csv, write_tables
 
 
 @pytest.fixture
@@ -250,3 +254,23 @@ def test_nothing_that_makes_tables_imports_torch_or_all_of_scipys_statistics():
     rooms = ", ".join(f"kdzoo.suite.report.{room}" for room in ("table_files", "compare", "terminal", "beside_text"))
     code = f"import sys, {rooms}; print([m for m in ('torch', 'scipy.stats') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_table_of_many_rows_is_laid_out_in_parts_as_it_is_whole():
+    """Also where the first part of a column has no value, or none that is a number."""
+    count = 2 * ROWS + 1
+    frame = pd.DataFrame(
+        {
+            "share": [math.nan] * ROWS + [0.123456789012345] * (ROWS + 1),
+            "seed": range(count),
+            "error": [None] * ROWS + ["=1+1"] + [None] * ROWS,
+            "empty": [None] * count,
+        }
+    )
+    rows = list(csv.reader(io.StringIO(as_csv(frame).decode())))
+    assert rows[0] == ["share", "seed", "error", "empty"]
+    assert len(rows) == count + 1
+    for number, row in enumerate(rows[1:]):
+        text = "'=1+1" if number == ROWS else ""
+        assert row == ["" if number < ROWS else "0.123456789", str(number), text, ""]
+    assert as_csv(frame[:0]) == b"share,seed,error,empty\n"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.garbage import uncollected
 from kdzoo.runs.spec import Run
-from kdzoo.runs.store import Store
+from kdzoo.runs.store import KnownResult, Store
 from kdzoo.suite.plan.starts import LOOKED_FOR, is_bench
 from kdzoo.suite.report.proof import Proof, read_proof
 from kdzoo.suite.report.records import Record, by_table, read_record
@@ -59,10 +59,11 @@ class BenchRecords:
 
 
 @uncollected()
-def read_bench(folder: Path) -> BenchRecords:
+def read_bench(folder: Path, results: Mapping[str, KnownResult] | None = None) -> BenchRecords:
     """The records below a bench's folder. A damaged file becomes a note; it neither stops the table nor is touched.
 
     Of runs that differ only in the versions of their methods or of the engine the newest count; pretrain stages never do.
+    results: those that were read before, by run.
     """
     store = Store(folder)
     if not is_bench(folder):
@@ -73,7 +74,7 @@ def read_bench(folder: Path) -> BenchRecords:
     for run_id in store.ids():
         place = store.run(run_id)
         try:
-            record = read_record(place)
+            record = read_record(place, (results or {}).get(run_id))
         except InputError as error:
             notes.extend(error.problems)
             continue
@@ -99,6 +100,11 @@ def _newest(records: Sequence[Record]) -> list[Record]:
 
     Decided once for all seeds of a setting: some seeds of the old and some of the new version are a sample of neither.
     """
+    versions: dict[str, set[tuple[Any, ...]]] = {}
+    for record in records:
+        versions.setdefault(record.method, set()).add(_versions(record.run))
+    if all(len(found) == 1 for found in versions.values()):
+        return list(records)
     keys = {record.id: _without_versions_and_seed(record) for record in records}
     newest: dict[tuple[str, ...], tuple[Any, ...]] = {}
     for record in records:

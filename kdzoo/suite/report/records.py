@@ -13,7 +13,7 @@ from kdzoo.runs.about import class_names
 from kdzoo.runs.canonical import object_of
 from kdzoo.runs.result_file import last_epoch_metrics
 from kdzoo.runs.spec import Run
-from kdzoo.runs.store import RunFolder, State
+from kdzoo.runs.store import KnownResult, RunFolder, State
 from kdzoo.tasks.known import task_named
 from kdzoo.tasks.task import Task
 
@@ -119,12 +119,14 @@ def by_table(records: Iterable[Record]) -> dict[TableKey, list[Record]]:
     return {key: tables[key] for key in sorted(tables)}
 
 
-def read_record(folder: RunFolder) -> Record:
-    """One run's record; raises InputError when its run.json does not say which run it is."""
+def read_record(folder: RunFolder, known: KnownResult | None = None) -> Record:
+    """One run's record; raises InputError when its run.json does not say which run it is. known: its result, where that was read before."""
     plan = folder.plan_file()
     record = partial(Record, folder.id, plan.run, plan.parts)
     if plan.faults:
         return record({}, "damaged", error=f"run.json: damaged ({'; '.join(plan.faults)})")
+    if known is not None and folder.has_still(known):
+        return record(plan.about, "done", known.content)
     if folder.has_result():
         try:
             return record(plan.about, "done", folder.result())

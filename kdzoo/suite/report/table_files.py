@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from kdzoo.errors import InputError
 from kdzoo.garbage import uncollected
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.locks import file_lock
-from kdzoo.runs.store import Store
+from kdzoo.runs.store import KnownResult, Store
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.starts import RUNS
 from kdzoo.suite.report.bench import BenchRecords, read_bench
@@ -42,8 +43,8 @@ class BenchOutcome(Outcome):
 
 
 @uncollected()
-def write_tables(folder: Path) -> Tables:
-    """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders.
+def write_tables(folder: Path, results: Mapping[str, KnownResult] | None = None) -> Tables:
+    """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders. results: those that were read before, by run.
 
     One process at a time: whoever writes last has read last, so that no table is replaced by one of fewer runs. Raises StoreError
     where they cannot be written, InputError where there are no runs: then nothing is written.
@@ -51,7 +52,7 @@ def write_tables(folder: Path) -> Tables:
     if not Store(folder).ids():
         raise InputError(f"{folder}: no runs, so that there are no tables (looked for {RUNS} in it)")
     with file_lock(folder / TABLES_LOCK):
-        bench = read_bench(folder)
+        bench = read_bench(folder, results)
         board = leaderboard_frame(bench)
         write_bytes(folder / "runs.csv", as_csv(runs_frame(bench)))
         write_bytes(folder / "leaderboard.csv", as_csv(board))
@@ -61,6 +62,15 @@ def write_tables(folder: Path) -> Tables:
 
 def as_csv(frame: pd.DataFrame) -> bytes:
     """A frame as CSV: ten significant digits, empty where there is no value, one kind of line end, no formulas."""
+    parts = [_as_csv(frame.iloc[first : first + ROWS], header=first == 0) for first in range(0, max(len(frame), 1), ROWS)]
+    return "".join(parts).encode()
+
+
+ROWS = 2000
+"""laid out at a time, since all numbers of a large bench take more memory as texts than its runs do"""
+
+
+def _as_csv(frame: pd.DataFrame, header: bool) -> str:
     harmless = frame.copy()
     for name, column in frame.items():
         if pd.api.types.is_float_dtype(column):  # a whole column at once: pandas asks of every number whether it is one
@@ -68,4 +78,4 @@ def as_csv(frame: pd.DataFrame) -> bytes:
         elif not pd.api.types.is_numeric_dtype(column):
             texts = {cell: csv_text(cell) for cell in set(column) if isinstance(cell, str)}
             harmless[name] = [texts.get(cell, cell) for cell in column]
-    return str(harmless.to_csv(index=False, lineterminator="\n")).encode()
+    return str(harmless.to_csv(index=False, header=header, lineterminator="\n"))

@@ -18,7 +18,7 @@ from kdzoo.models.kernels import set_kernels
 from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Event
 from kdzoo.suite.run.accelerators import attach_accelerators
-from kdzoo.suite.run.followers import FollowerTask, join_processes, leave, share_task
+from kdzoo.suite.run.followers import FollowerTask, join_processes, remove_when_over, share_task
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.checkpoint import restore
 from kdzoo.training.cohort import Cohort
@@ -26,9 +26,6 @@ from kdzoo.training.located import LocatedRun
 from kdzoo.training.processes import Processes
 from kdzoo.training.run_student import build_member
 from kdzoo.training.train import Stopped, fit
-
-PATIENCE_AFTER_LEADER = 2.0
-"""seconds after which a process whose leader is gone ends, whatever it is doing"""
 
 
 def main() -> None:
@@ -88,10 +85,7 @@ def _ignore(event: Event) -> None:
 
 def _end_with_leader(rendezvous: Path) -> None:
     sys.stdin.buffer.read()
-    if hasattr(signal, "setitimer"):
-        # without its file torch's rendezvous waits in C++ and lets no other thread run, so that the system has to end the process
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE_AFTER_LEADER)
-    leave(rendezvous)  # a leader that was killed has removed nothing
+    remove_when_over(rendezvous)  # a leader that was killed has removed nothing
     os._exit(0)
 
 

@@ -6,9 +6,9 @@ and die together: where one ends, so do all, and the driver resumes the runs fro
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -104,9 +104,17 @@ def dismiss() -> None:
     dist.destroy_process_group()
 
 
-def leave(rendezvous: Path) -> None:
-    """Remove the folder of a rendezvous, which is still there where a process ends before all have met."""
-    shutil.rmtree(rendezvous.parent, ignore_errors=True)
+REMOVE = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+
+
+def remove_when_over(rendezvous: Path) -> None:
+    """Have a process of its own remove the folder of a rendezvous once this process is gone; all processes have not met yet if it is there.
+
+    Not before: without its file torch's rendezvous waits in C++ and lets no other thread run, so that nothing could end this process.
+    """
+    if rendezvous.parent.exists():
+        with contextlib.suppress(OSError):  # then an empty folder stays among the temporary ones
+            subprocess.Popen([sys.executable, "-ISc", REMOVE, str(rendezvous.parent)], stdin=subprocess.PIPE, start_new_session=True)
 
 
 def share_task(task: FollowerTask | None, processes: Processes) -> FollowerTask | None:
@@ -187,5 +195,5 @@ class Followers:
         code = process.wait()
         if not self._closing:
             print(f"a process that trains with this worker ended with status {code}; the worker ends", file=sys.stderr, flush=True)
-            leave(self._rendezvous)
+            remove_when_over(self._rendezvous)
             os._exit(PROCESSES_BROKEN)

@@ -11,6 +11,7 @@ from kdzoo.data.known import DATA
 from kdzoo.data.sources import data_files
 from kdzoo.garbage import uncollected
 from kdzoo.runs.events import Emit, Note
+from kdzoo.runs.plan_text import PlanTexts
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.doses import keep_doses, reused_doses
 from kdzoo.suite.plan.planned import Plan, PlannedRun
@@ -21,7 +22,9 @@ from kdzoo.suite.run.prepare import Prepared
 @uncollected()
 def write_plan(plan: Plan) -> list[str]:
     """Write run.json of every planned run, and of the teachers that have to be trained; what was wrong with those there."""
-    faults = [plan.store.run(planned.run.id).plan(planned.run, planned.about) for planned in plan.students]
+    texts = PlanTexts()
+    changed = [one for one in plan.students if not plan.store.run(one.run.id).has_plan(texts.text(one.run, one.about))]
+    faults = [plan.store.run(planned.run.id).plan(planned.run, planned.about) for planned in changed]
     return [*(fault for fault in faults if fault is not None), *write_teachers(plan)]
 
 
