@@ -360,7 +360,8 @@ def test_what_was_found_in_a_data_set_is_shown_with_its_classes(kdzoo, place):
     assert "did you mean 'digits'" in kdzoo("data", "digitz").err
     shutil.copytree(place / "photos", place / "a folder" / ("with a long name " * 4), ignore=shutil.ignore_patterns("pipe.png"))
     folder = f"folder:a folder/{'with a long name ' * 4}"
-    planned = kdzoo("bench", "--data", folder, "--pairs", "resnet20/resnet8", "--recipe", "digits", "--dry-run")
+    words = ["--pairs", "resnet20/resnet8", "--recipe", "digits", "--set", "recipe.augment.size=32"]
+    planned = kdzoo("bench", "--data", folder, *words, "--dry-run")
     command = re.search(r"in full: kdzoo (data .*)$", planned.out, re.MULTILINE)
     assert command, planned
     again = kdzoo(*shlex.split(command[1]))

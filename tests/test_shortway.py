@@ -125,7 +125,7 @@ def test_results_among_the_images_are_refused_before_anything_is_written(kdzoo, 
 def test_results_beside_the_parts_of_a_data_set_are_no_class_of_it(kdzoo, place):
     for part in ("train", "test"):
         write_images(place / "photos" / part, classes=2, each=12)
-    words = ["bench", "--data", "folder:photos", "--pairs", "wrn_16_1/resnet8", "--dry-run", "--results"]
+    words = ["bench", "--data", "folder:photos", "--pairs", "wrn_16_1/resnet8", "--dry-run", "--set", "recipe.augment.size=32", "--results"]
     assert kdzoo(*words, "photos/results").status == 0
     assert kdzoo(*words, "photos/train/results").status == 2
 
