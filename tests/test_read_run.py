@@ -197,7 +197,9 @@ def test_a_plan_is_laid_out_from_shared_parts_as_json_lays_it_out_whole():
         run, about = folder.read_plan()
         content = {"about": about, "id": run.id, "run": canonical(run.model_dump(mode="json"))}
         whole = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-        assert texts.text(run, about).decode() == whole, folder.path
+        planned = texts.of(run, about)
+        assert planned.text.decode() == whole, folder.path
+        assert planned.content == folder.plan_file(), folder.path
         assert folder.has_plan(whole.encode()), folder.path
 
 
@@ -205,7 +207,7 @@ def test_one_text_serves_only_the_record_that_it_was_made_of():
     """Records are told apart by identity: one that is made where another was must not be taken for it."""
     texts, run = PlanTexts(), a_run()
     for number in range(100):
-        assert json.loads(texts.text(run, {"paths": {"data": str(number)}}))["about"] == {"paths": {"data": str(number)}}
+        assert json.loads(texts.of(run, {"paths": {"data": str(number)}}).text)["about"] == {"paths": {"data": str(number)}}
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b1", "_c"]), st.recursive(st.none() | st.text(max_size=5), st.lists, max_leaves=5)))

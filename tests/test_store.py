@@ -12,6 +12,7 @@ from warm_python import WarmPopen, run_warm
 
 from kdzoo.errors import InputError
 from kdzoo.runs.atomic import StoreError, ensure_writable, remove_unfinished, write_bytes
+from kdzoo.runs.plan_text import PlanTexts
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.result_file import NewerSchema, parse_result
 from kdzoo.runs.results import SCHEMA
@@ -268,17 +269,24 @@ def test_a_result_of_any_layout_and_content_is_parsed_as_json_parses_it(folder, 
         parse_result(b'{\n "best": {,\n "last": 3\n}\n', "result.json")
 
 
-def test_a_result_that_was_read_is_known_until_its_file_is_another(folder):
-    assert folder.known_result() is None
+def test_a_run_that_was_read_is_known_until_its_files_are_others(folder, run):
+    planned = PlanTexts().of(run, {"pair": "a/b"})
+    assert folder.known_run(planned) is None
     folder.finish(whole_result(folder))
-    known = folder.known_result()
+    known = folder.known_run(planned)
     assert known is not None
-    assert folder.has_still(known)
-    assert read_record(folder, known).result is known.content
-    changed = {**whole_result(folder), "seconds": 2.0}
-    folder.finish(changed)
-    assert not folder.has_still(known)
+    assert read_record(folder, known) == read_record(folder)
+    assert read_record(folder, known).result is known.result
+    assert read_record(folder, known).run is run
+    folder.finish({**whole_result(folder), "seconds": 2.0})
     assert read_record(folder, known).result["seconds"] == 2.0
+    (folder.path / "run.json").write_text((folder.path / "run.json").read_text().replace("a/b", "c/d"))
+    assert read_record(folder, known).about == {"pair": "c/d"}
+    assert folder.known_run(planned).plan is None
+    (folder.path / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"run\.json: damaged"):
+        read_record(folder, known)
+    folder.plan(run, {"pair": "a/b"})
     (folder.path / "result.json").write_text("{")
     assert read_record(folder, known).state == "damaged"
     (folder.path / "result.json").unlink()

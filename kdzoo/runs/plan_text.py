@@ -5,29 +5,54 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+from pydantic_core import from_json
+
+from kdzoo.runs.about import about_faults, shared_record
 from kdzoo.runs.pieces import object_of_members
+from kdzoo.runs.read_run import PlanFile
 from kdzoo.runs.spec import Run
 
 MOST_PARTS = 10_000
 """different students, recipes, objectives, ... of which the layout is remembered"""
 
 
+class PlanText(NamedTuple):
+    """The text of a run.json, as `write_json` lays it out, and what is read from that text."""
+
+    text: bytes
+    content: PlanFile
+
+
+class _RecordText(NamedTuple):
+    """A record that stands beside runs: the object itself, its layout, and what is read from that."""
+
+    about: Mapping[str, Any]
+    text: bytes
+    content: dict[str, Any]
+    faults: tuple[str, ...]
+
+
 class PlanTexts:
     """Lays out the run.json of many runs: of one record that stands beside several runs, the layout is made once."""
 
     def __init__(self) -> None:
-        self._records: dict[int, tuple[Mapping[str, Any], bytes]] = {}  # by identity: a record that is kept here keeps its number
+        self._records: dict[int, _RecordText] = {}  # by identity: a record that is kept here keeps its number
 
-    def text(self, run: Run, about: Mapping[str, Any]) -> bytes:
-        """The text of the run.json of a run and the record beside it, as `write_json` lays it out; raises ValueError for NaN."""
-        if id(about) not in self._records:
-            self._records[id(about)] = about, _layout(about, 1)
-        parts = {name: _layout_of_part(text) for name, text in run.parts.items()}
-        run_text = object_of_members(parts, 2)
-        members = {"about": self._records[id(about)][1], "id": _layout(run.id, 1), "run": run_text}
-        return object_of_members(members, 1) + b"\n"
+    def of(self, run: Run, about: Mapping[str, Any]) -> PlanText:
+        """The text of the run.json of a run and the record beside it; raises ValueError for NaN."""
+        record = self._records.get(id(about)) or self._records.setdefault(id(about), _record_text(about))
+        parts = run.parts
+        run_text = object_of_members({name: _layout_of_part(text) for name, text in parts.items()}, 2)
+        text = object_of_members({"about": record.text, "id": _layout(run.id, 1), "run": run_text}, 1) + b"\n"
+        return PlanText(text, PlanFile(run, parts, record.content, record.faults))
+
+
+def _record_text(about: Mapping[str, Any]) -> _RecordText:
+    text = _layout(about, 1)
+    content = shared_record(from_json(text))
+    return _RecordText(about, text, content, tuple(about_faults(content)))
 
 
 @lru_cache(MOST_PARTS)

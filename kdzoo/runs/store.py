@@ -17,7 +17,7 @@ from kdzoo.runs.atomic import read_json, read_record_file, set_aside, write_byte
 from kdzoo.runs.failure import Failure, read_failure
 from kdzoo.runs.fence import Fence
 from kdzoo.runs.locks import file_lock
-from kdzoo.runs.plan_text import PlanTexts
+from kdzoo.runs.plan_text import PlanText, PlanTexts
 from kdzoo.runs.read_run import PlanFile, read_plan_file
 from kdzoo.runs.result_file import NewerSchema, complete, last_epoch_metrics, parse_result, read_result
 from kdzoo.runs.spec import Run
@@ -28,11 +28,16 @@ Stamp = tuple[int, ...]
 """number, size and times of a file: while they are the same, nobody has written it anew"""
 
 
-class KnownResult(NamedTuple):
-    """A whole result that was read, and the stamp that its file had before: it is not read again while the file has that stamp."""
+class KnownRun(NamedTuple):
+    """A run that is done, as its files were read; they are not read again while they have these stamps.
 
-    stamp: Stamp
-    content: dict[str, Any]
+    plan: what run.json says; None, as its stamp is, where it is not the text that was planned.
+    """
+
+    result_stamp: Stamp
+    result: dict[str, Any]
+    plan_stamp: Stamp | None
+    plan: PlanFile | None
 
 
 PAUSED = "paused.json"
@@ -89,7 +94,7 @@ class RunFolder:
             except InputError as error:
                 fault = f"{error.problems[0]}; it is written again, and the old file is kept as {set_aside(file).name}"
         self.check_claim()
-        write_bytes(file, PlanTexts().text(run, about))
+        write_bytes(file, PlanTexts().of(run, about).text)
         return fault
 
     def has_plan(self, text: bytes) -> bool:
@@ -130,25 +135,33 @@ class RunFolder:
         """Whether there is a result.json, whole or not."""
         return os.path.exists(f"{self.path}/result.json")
 
-    def result_stamp(self) -> Stamp | None:
-        """What changes when another result.json takes the place of the one that is there; None where there is none."""
+    def _stamp(self, name: str) -> Stamp | None:
+        """What changes when another file takes the place of one that is there; None where there is none."""
         try:
-            status = os.stat(f"{self.path}/result.json")
+            status = os.stat(f"{self.path}/{name}")
         except OSError:
             return None
         return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
-    def known_result(self) -> KnownResult | None:
-        """The result, to be kept; None where there is no whole one. Raises NewerSchema as `result` does."""
-        stamp = self.result_stamp()  # first, so that the file is never newer than what was read
+    def known_run(self, planned: PlanText) -> KnownRun | None:
+        """The run as it is now, where it is done; None where it has no whole result. Raises NewerSchema as `result` does."""
+        result_stamp, plan_stamp = self._stamp("result.json"), self._stamp("run.json")  # first: no file is newer than what was read
+        if result_stamp is None:
+            return None
         try:
-            return KnownResult(stamp, self.result()) if stamp is not None else None
+            result = self.result()
         except InputError:
             return None
+        as_planned = plan_stamp is not None and self.has_plan(planned.text)
+        return KnownRun(result_stamp, result, *((plan_stamp, planned.content) if as_planned else (None, None)))
 
-    def has_still(self, known: KnownResult) -> bool:
+    def has_result_of(self, known: KnownRun) -> bool:
         """Whether result.json is still the file that was read."""
-        return self.result_stamp() == known.stamp
+        return self._stamp("result.json") == known.result_stamp
+
+    def has_plan_of(self, known: KnownRun) -> bool:
+        """Whether run.json is still the file that was read."""
+        return known.plan is not None and self._stamp("run.json") == known.plan_stamp
 
     def pause(self, epoch: int, epochs: int) -> None:
         """Record that the run was trained for so many of its epochs, as a search within a budget asked, and that it may go on."""

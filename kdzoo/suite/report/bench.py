@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.garbage import uncollected
 from kdzoo.runs.spec import Run
-from kdzoo.runs.store import KnownResult, Store
+from kdzoo.runs.store import KnownRun, Store
 from kdzoo.suite.plan.starts import LOOKED_FOR, is_bench
 from kdzoo.suite.report.proof import Proof, read_proof
 from kdzoo.suite.report.records import Record, by_table, read_record
@@ -59,11 +59,11 @@ class BenchRecords:
 
 
 @uncollected()
-def read_bench(folder: Path, results: Mapping[str, KnownResult] | None = None) -> BenchRecords:
+def read_bench(folder: Path, known: Mapping[str, KnownRun] | None = None) -> BenchRecords:
     """The records below a bench's folder. A damaged file becomes a note; it neither stops the table nor is touched.
 
     Of runs that differ only in the versions of their methods or of the engine the newest count; pretrain stages never do.
-    results: those that were read before, by run.
+    known: runs that were read before.
     """
     store = Store(folder)
     if not is_bench(folder):
@@ -74,7 +74,7 @@ def read_bench(folder: Path, results: Mapping[str, KnownResult] | None = None) -
     for run_id in store.ids():
         place = store.run(run_id)
         try:
-            record = read_record(place, (results or {}).get(run_id))
+            record = read_record(place, (known or {}).get(run_id))
         except InputError as error:
             notes.extend(error.problems)
             continue

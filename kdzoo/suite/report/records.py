@@ -13,7 +13,7 @@ from kdzoo.runs.about import class_names
 from kdzoo.runs.canonical import object_of
 from kdzoo.runs.result_file import last_epoch_metrics
 from kdzoo.runs.spec import Run
-from kdzoo.runs.store import KnownResult, RunFolder, State
+from kdzoo.runs.store import KnownRun, RunFolder, State
 from kdzoo.tasks.known import task_named
 from kdzoo.tasks.task import Task
 
@@ -119,14 +119,14 @@ def by_table(records: Iterable[Record]) -> dict[TableKey, list[Record]]:
     return {key: tables[key] for key in sorted(tables)}
 
 
-def read_record(folder: RunFolder, known: KnownResult | None = None) -> Record:
-    """One run's record; raises InputError when its run.json does not say which run it is. known: its result, where that was read before."""
-    plan = folder.plan_file()
+def read_record(folder: RunFolder, known: KnownRun | None = None) -> Record:
+    """One run's record; raises InputError when its run.json does not say which run it is. known: the run, where it was read before."""
+    plan = known.plan if known is not None and known.plan is not None and folder.has_plan_of(known) else folder.plan_file()
     record = partial(Record, folder.id, plan.run, plan.parts)
     if plan.faults:
         return record({}, "damaged", error=f"run.json: damaged ({'; '.join(plan.faults)})")
-    if known is not None and folder.has_still(known):
-        return record(plan.about, "done", known.content)
+    if known is not None and folder.has_result_of(known):
+        return record(plan.about, "done", known.result)
     if folder.has_result():
         try:
             return record(plan.about, "done", folder.result())

@@ -14,7 +14,7 @@ from kdzoo.errors import InputError
 from kdzoo.garbage import uncollected
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.locks import file_lock
-from kdzoo.runs.store import KnownResult, Store
+from kdzoo.runs.store import KnownRun, Store
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.starts import RUNS
 from kdzoo.suite.report.bench import BenchRecords, read_bench
@@ -43,8 +43,8 @@ class BenchOutcome(Outcome):
 
 
 @uncollected()
-def write_tables(folder: Path, results: Mapping[str, KnownResult] | None = None) -> Tables:
-    """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders. results: those that were read before, by run.
+def write_tables(folder: Path, known: Mapping[str, KnownRun] | None = None) -> Tables:
+    """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders. known: runs that were read before.
 
     One process at a time: whoever writes last has read last, so that no table is replaced by one of fewer runs. Raises StoreError
     where they cannot be written, InputError where there are no runs: then nothing is written.
@@ -52,7 +52,7 @@ def write_tables(folder: Path, results: Mapping[str, KnownResult] | None = None)
     if not Store(folder).ids():
         raise InputError(f"{folder}: no runs, so that there are no tables (looked for {RUNS} in it)")
     with file_lock(folder / TABLES_LOCK):
-        bench = read_bench(folder, results)
+        bench = read_bench(folder, known)
         board = leaderboard_frame(bench)
         write_bytes(folder / "runs.csv", as_csv(runs_frame(bench)))
         write_bytes(folder / "leaderboard.csv", as_csv(board))

@@ -81,7 +81,7 @@ def run(
         of_refit = train_plan(whole, launcher, emit, retry_failed=retry_failed, stop=stop)
         outcome = outcome.joined(of_refit)
     emit_notes(check_hints([planned.run for planned in prepared.plan.students], outcome.failed), emit)
-    tables = write_tables(prepared.plan.folder, prepared.results)
+    tables = write_tables(prepared.plan.folder, prepared.known)
     if prepared.options.wandb is not None:
         log_leaderboard(WandbSettings(**prepared.options.wandb), prepared.plan.folder, config, tables.board, len(outcome.done), emit)
     if not outcome.failed and modules is None and prepared.options.wandb is None and (files := files_of(prepared, plans)) is not None:

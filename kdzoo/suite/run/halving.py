@@ -27,7 +27,7 @@ def search(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_failed: 
     whose file has lost what it is chosen by is trained again; raises InputError where that does not bring it back.
     """
     plan, config = prepared.plan, prepared.config
-    emit_notes(write_plan(plan), emit)
+    emit_notes(write_plan(plan, prepared.known), emit)
     settings = settings_of(plan.students)
     schedule = search_rungs(config, plan.students)
     outcome, names, before = Outcome(), list(settings), 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -11,8 +11,7 @@ from kdzoo.data.known import DATA
 from kdzoo.data.sources import data_files
 from kdzoo.garbage import uncollected
 from kdzoo.runs.events import Emit, Note
-from kdzoo.runs.plan_text import PlanTexts
-from kdzoo.runs.store import teacher_store
+from kdzoo.runs.store import KnownRun, teacher_store
 from kdzoo.suite.plan.doses import keep_doses, reused_doses
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.starts import Start, keep_start
@@ -20,11 +19,14 @@ from kdzoo.suite.run.prepare import Prepared
 
 
 @uncollected()
-def write_plan(plan: Plan) -> list[str]:
-    """Write run.json of every planned run, and of the teachers that have to be trained; what was wrong with those there."""
-    texts = PlanTexts()
-    changed = [one for one in plan.students if not plan.store.run(one.run.id).has_plan(texts.text(one.run, one.about))]
-    faults = [plan.store.run(planned.run.id).plan(planned.run, planned.about) for planned in changed]
+def write_plan(plan: Plan, known: Mapping[str, KnownRun] | None = None) -> list[str]:
+    """Write run.json of every planned run, and of the teachers that have to be trained; what was wrong with those there.
+
+    known: runs that were read before; what says what is planned is left alone.
+    """
+    written = {run_id for run_id, one in (known or {}).items() if one.plan is not None}
+    missing = [planned for planned in plan.students if planned.run.id not in written]
+    faults = [plan.store.run(planned.run.id).plan(planned.run, planned.about) for planned in missing]
     return [*(fault for fault in faults if fault is not None), *write_teachers(plan)]
 
 

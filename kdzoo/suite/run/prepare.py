@@ -20,7 +20,8 @@ from kdzoo.models.kernels import set_workspace
 from kdzoo.models.placement import why_slow
 from kdzoo.runs.environment import machine_name
 from kdzoo.runs.options import ALL, ELSEWHERE, SPEED, WorkerOptions, option_of
-from kdzoo.runs.store import KnownResult, RunFolder, State
+from kdzoo.runs.plan_text import PlanTexts
+from kdzoo.runs.store import KnownRun, RunFolder, State
 from kdzoo.runs.wandb_settings import wandb_settings
 from kdzoo.suite.plan.budget import faults_of_budget
 from kdzoo.suite.plan.cohorts import groups_in_lockstep
@@ -48,7 +49,7 @@ class Prepared:
     """A plan, how it will be executed, and in what state its runs are.
 
     gpus: which of the machine's GPUs the processes share, where there are any. checked: the jobs of teachers that are done
-    already, since something was measured under them. results: those that were read and are whole, by run.
+    already, since something was measured under them. known: the runs that are done, as they were read.
     measurement: by which the number of processes was chosen, where `fill_gpu` asks for that.
     """
 
@@ -59,13 +60,13 @@ class Prepared:
     gpus: tuple[str, ...] = ()
     states: Mapping[str, State] = field(default_factory=dict)
     checked: frozenset[str] = frozenset()
-    results: Mapping[str, KnownResult] = field(default_factory=dict)
+    known: Mapping[str, KnownRun] = field(default_factory=dict)
     measurement: Measurement | None = None
 
     def state_of(self, folder: RunFolder) -> State:
         """In what state a run is now: a whole result that is still the same file is not read again."""
-        known = self.results.get(folder.id)
-        return "done" if known is not None and folder.has_still(known) else folder.state()
+        known = self.known.get(folder.id)
+        return "done" if known is not None and folder.has_result_of(known) else folder.state()
 
 
 @uncollected()
@@ -88,14 +89,14 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     with collect_problems(problems):
         settings = wandb_settings(config.wandb, os.environ)
     states: dict[str, State] = {}
-    results: dict[str, KnownResult] = {}
+    known: dict[str, KnownRun] = {}
     untrained, missing = None, list[PlannedRun]()
     with collect_problems(problems):
         plan = make_plan(config, modules)
         problems += problems_in_caller(config, device, plan, modules or Modules())
         raise_if_any(faults_of_budget(config, plan.students))
-        results = results_of(plan)
-        states = states_of(plan, results)
+        known = known_runs(plan)
+        states = states_of(plan, known)
         if any(state != "done" for state in states.values()):  # a bench that is trained to the end needs no check
             tried_on = torch.device(device if device is not None and has_device(device) else "cpu")
             untrained = Untrained(modules or Modules(), config.image_cache)
@@ -110,7 +111,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     if config.fill_gpu:
         prepared = fill(prepared, [planned for planned in missing if not planned.provisional])
         plan = prepared.plan
-    prepared = replace(prepared, results=results)
+    prepared = replace(prepared, known=known)
     if untrained is None or is_elsewhere(config):  # nothing is left to train, or machines train it whose memory is not known here
         return prepared
     notes_of_memory = memory_notes(plan, missing, prepared.options, prepared.jobs, untrained)
@@ -171,16 +172,19 @@ def plan_and_machine(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def states_of(plan: Plan, results: Container[str] = ()) -> dict[str, State]:
-    """In what state the students of a plan are; provisional ones are new. results: the runs whose results were read and are whole."""
+def states_of(plan: Plan, done: Container[str] = ()) -> dict[str, State]:
+    """In what state the students of a plan are; provisional ones are new. done: runs whose results were read and are whole."""
     ids = {planned.run.id: planned.provisional for planned in plan.students}
-    return {one: "new" if provisional else "done" if one in results else plan.store.run(one).state() for one, provisional in ids.items()}
+    return {one: "new" if provisional else "done" if one in done else plan.store.run(one).state() for one, provisional in ids.items()}
 
 
-def results_of(plan: Plan) -> dict[str, KnownResult]:
-    """The whole results that the students of a plan have."""
-    folders = [plan.store.run(planned.run.id) for planned in plan.students if not planned.provisional]
-    return {folder.id: known for folder in folders if (known := folder.known_result()) is not None}
+def known_runs(plan: Plan) -> dict[str, KnownRun]:
+    """The students of a plan that are done, as their files are now."""
+    texts = PlanTexts()
+    found = (
+        (one.run.id, plan.store.run(one.run.id).known_run(texts.of(one.run, one.about))) for one in plan.students if not one.provisional
+    )
+    return {run_id: known for run_id, known in found if known is not None}
 
 
 def configure(options: Mapping[str, Any], file: Path | None = None, modules: Modules | None = None) -> BenchConfig:

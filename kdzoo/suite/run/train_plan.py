@@ -26,7 +26,7 @@ def train_plan(
     Where the options ask for fewer epochs than a whole run's, runs that have come so far are over, and the others are paused there.
     """
     plan = prepared.plan
-    emit_notes(write_plan(plan), emit)
+    emit_notes(write_plan(plan, prepared.known), emit)
     outcome = Outcome()
     todo: list[PlannedRun] = []
     for planned in plan.students:
