@@ -45,7 +45,7 @@ class PlanTexts:
         record = self._records.get(id(about)) or self._records.setdefault(id(about), _record_text(about))
         parts = run.parts
         run_text = object_of_members({name: _layout_of_part(text) for name, text in parts.items()}, 2)
-        text = object_of_members({"about": record.text, "id": _layout(run.id, 1), "run": run_text}, 1) + b"\n"
+        text = object_of_members({"about": record.text, "id": json.dumps(run.id).encode(), "run": run_text}, 1) + b"\n"
         return PlanText(text, PlanFile(run, parts, record.content, record.faults))
 
 
