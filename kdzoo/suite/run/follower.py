@@ -27,6 +27,9 @@ from kdzoo.training.processes import Processes
 from kdzoo.training.run_student import build_member
 from kdzoo.training.train import Stopped, fit
 
+PATIENCE_AFTER_LEADER = 2.0
+"""seconds after which a process whose leader is gone ends, whatever it is doing"""
+
 
 def main() -> None:
     """Train what the leader says, until it is gone. Arguments: rank, number of processes, rendezvous, device."""
@@ -85,6 +88,9 @@ def _ignore(event: Event) -> None:
 
 def _end_with_leader(rendezvous: Path) -> None:
     sys.stdin.buffer.read()
+    if hasattr(signal, "setitimer"):
+        # another follower may have had the folder removed: who enters the rendezvous then waits in C++ and lets no other thread run
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE_AFTER_LEADER)
     remove_when_over(rendezvous)  # a leader that was killed has removed nothing
     os._exit(0)
 

@@ -24,7 +24,7 @@ def write_plan(plan: Plan, known: Mapping[str, KnownRun] | None = None) -> list[
 
     known: runs that were read before; what says what is planned is left alone.
     """
-    written = {run_id for run_id, one in (known or {}).items() if one.plan is not None}
+    written = {run_id for run_id, one in (known or {}).items() if plan.store.run(run_id).has_plan_of(one)}
     missing = [planned for planned in plan.students if planned.run.id not in written]
     faults = [plan.store.run(planned.run.id).plan(planned.run, planned.about) for planned in missing]
     return [*(fault for fault in faults if fault is not None), *write_teachers(plan)]
