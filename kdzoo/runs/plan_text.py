@@ -11,11 +11,8 @@ from pydantic_core import from_json
 
 from kdzoo.runs.about import about_faults, shared_record
 from kdzoo.runs.pieces import object_of_members
-from kdzoo.runs.read_run import PlanFile
+from kdzoo.runs.read_run import MOST_PARTS, PlanFile
 from kdzoo.runs.spec import Run
-
-MOST_PARTS = 10_000
-"""different students, recipes, objectives, ... of which the layout is remembered"""
 
 
 class PlanText(NamedTuple):

@@ -19,7 +19,7 @@ from kdzoo.runs.pieces import members
 from kdzoo.runs.spec import Run
 
 MOST_PARTS = 10_000
-"""different students, recipes, objectives, ... of which the specification is remembered"""
+"""different students, recipes, objectives, ... of which the specification and the layout are remembered"""
 
 
 class PlanFile(NamedTuple):

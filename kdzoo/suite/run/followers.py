@@ -108,7 +108,7 @@ REMOVE = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignor
 
 
 def remove_when_over(rendezvous: Path) -> None:
-    """Have a process of its own remove the folder of a rendezvous once this process is gone; all processes have not met yet if it is there.
+    """Have a process of its own remove the folder of a rendezvous once this process is gone; while the folder is there, not all have met.
 
     Not before: without its file torch's rendezvous waits in C++ and lets no other thread run, so that nothing could end this process.
     """
