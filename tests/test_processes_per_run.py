@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -24,7 +25,9 @@ from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.run import followers as followers_module
 from kdzoo.suite.run.channel import PROCESSES_BROKEN
+from kdzoo.suite.run.followers import Followers
 from kdzoo.suite.run.launchers.gpus import VISIBLE, environment_of
 from kdzoo.suite.run.sharing import problems_of_sharing, refuse_sharing
 from kdzoo.suite.run.train_runs import train_runs
@@ -141,47 +144,86 @@ def test_no_buffer_is_copied_in_a_forward_and_no_version_of_torch_warns(group_of
 LEADER = """
 import sys
 from kdzoo.suite.run.followers import Followers
-Followers(2, "cpu", ())
+Followers(int(sys.argv[1]), "cpu", ())
 """
+
+
+class Meeting:
+    """A leader and the followers that it starts, on their way into a rendezvous in a folder of their own."""
+
+    def __init__(self, place: Path, count: int) -> None:
+        words = [sys.executable, "-W", "error::ResourceWarning", "-c", LEADER, str(count)]
+        self.leader = subprocess.Popen(words, env={**os.environ, "TMPDIR": str(place)}, stderr=subprocess.PIPE)
+        self._place, self._count = place, count
+        wait_for(lambda: self.folders() and len(self.followers()) == count - 1)
+
+    def folders(self) -> list[Path]:
+        return list(self._place.glob("kdzoo-processes-*"))
+
+    def followers(self) -> list[int]:
+        """By process number, those that are programs of their own already and not copies of their leader."""
+        return [pid for pid in children_of(self.leader.pid) if b"suite.run.follower" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process has not ended; one that nobody has waited for is listed still."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that another has started from any of its threads and that are not waited for yet."""
+    return [int(child) for thread in Path(f"/proc/{pid}/task").iterdir() for child in (thread / "children").read_text().split()]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dead", ["leader", "follower"])
-def test_who_dies_in_the_rendezvous_leaves_no_folder_behind(tmp_path, dead):
-    """Killed as soon as the folder is there: the follower is importing torch, and the leader waits for it."""
-    leader = subprocess.Popen([sys.executable, "-c", LEADER], env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE)
-    children = Path(f"/proc/{leader.pid}/task/{leader.pid}/children")
-
-    def follower() -> int | None:
-        """The follower by its process number, once it reads its pipe: as a program of its own and not the copy of its leader."""
-        found = children.read_text().split()
-        return int(found[0]) if found and b"follower" in Path(f"/proc/{found[0]}/cmdline").read_bytes() else None
-
-    wait_for(lambda: list(tmp_path.glob("kdzoo-processes-*")) and follower())
-    os.kill(leader.pid if dead == "leader" else follower(), signal.SIGKILL)
-    wait_for(lambda: not list(tmp_path.glob("kdzoo-processes-*")))
-    _, said = leader.communicate(timeout=60)
-    assert leader.returncode == (-signal.SIGKILL if dead == "leader" else PROCESSES_BROKEN), said.decode()
+@pytest.mark.parametrize(("dead", "count"), [("leader", 2), ("leader", 3), ("follower", 2), ("follower", 3)])
+def test_who_dies_in_the_rendezvous_takes_all_along_and_leaves_no_folder_behind(tmp_path, dead, count):
+    """Killed as soon as all are started: the followers are importing torch, and the leader waits for them."""
+    meeting = Meeting(tmp_path, count)
+    followers = meeting.followers()
+    os.kill(meeting.leader.pid if dead == "leader" else followers[0], signal.SIGKILL)
+    wait_for(lambda: not meeting.folders() and not any(map(is_running, followers)))
+    _, said = meeting.leader.communicate(timeout=60)
+    assert meeting.leader.returncode == (-signal.SIGKILL if dead == "leader" else PROCESSES_BROKEN), said.decode()
 
 
-LEAVING = """
-import sys, time
-from pathlib import Path
-from kdzoo.suite.run.followers import remove_when_over
-remove_when_over(Path(sys.argv[1]) / "rendezvous")
-time.sleep(0.5)
-print(Path(sys.argv[1], "rendezvous").exists())
+def test_a_leader_that_cannot_join_leaves_neither_followers_nor_a_folder(tmp_path, new_interpreters, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    started = []
+
+    def fail(*_):
+        in_folder = bytes(tmp_path)
+        started.extend(pid for pid in children_of(os.getpid()) if in_folder in Path(f"/proc/{pid}/cmdline").read_bytes())
+        raise RuntimeError("no backend")
+
+    monkeypatch.setattr(followers_module, "join_processes", fail)
+    with pytest.raises(RuntimeError, match="no backend"):
+        Followers(3, "cpu", ())
+    assert len(started) == 3, "two followers, and the process that would remove the folder"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, subprocess, sys
+from kdzoo.suite.run.followers import rendezvous_file
+with rendezvous_file() as (file, keep):
+    subprocess.Popen([sys.executable, "-ISc", "import sys; sys.stdin.read()"], pass_fds=(keep,))
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_the_file_of_a_rendezvous_stays_until_its_process_is_gone(tmp_path):
+def test_the_folder_of_a_rendezvous_stays_until_the_last_process_is_gone(tmp_path):
     """Torch waits for it in C++, where no thread that ends the process gets its turn."""
-    folder = tmp_path / "kdzoo-processes-1"
-    folder.mkdir()
-    (folder / "rendezvous").write_bytes(b"")
-    done = subprocess.run([sys.executable, "-c", LEAVING, folder], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
-    wait_for(lambda: not folder.exists())
+    leader = subprocess.Popen([sys.executable, "-c", KILLED], env={**os.environ, "TMPDIR": str(tmp_path)}, stdin=subprocess.PIPE)
+    assert leader.wait(timeout=120) == -signal.SIGKILL
+    time.sleep(0.5)
+    assert len(list(tmp_path.iterdir())) == 1
+    leader.stdin.close()  # the other process reads the same pipe and ends with it
+    wait_for(lambda: not list(tmp_path.iterdir()))
 
 
 def wait_for(there: Callable[[], object], seconds: float = 120.0) -> None:

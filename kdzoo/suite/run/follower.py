@@ -18,7 +18,7 @@ from kdzoo.models.kernels import set_kernels
 from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Event
 from kdzoo.suite.run.accelerators import attach_accelerators
-from kdzoo.suite.run.followers import FollowerTask, join_processes, remove_when_over, share_task
+from kdzoo.suite.run.followers import FollowerTask, join_processes, share_task
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.checkpoint import restore
 from kdzoo.training.cohort import Cohort
@@ -27,15 +27,12 @@ from kdzoo.training.processes import Processes
 from kdzoo.training.run_student import build_member
 from kdzoo.training.train import Stopped, fit
 
-PATIENCE_AFTER_LEADER = 2.0
-"""seconds after which a process whose leader is gone ends, whatever it is doing"""
-
 
 def main() -> None:
     """Train what the leader says, until it is gone. Arguments: rank, number of processes, rendezvous, device."""
     rank, count, rendezvous, device = sys.argv[1:]
     ignore_signals()
-    threading.Thread(target=_end_with_leader, args=(Path(rendezvous),), daemon=True).start()
+    threading.Thread(target=_end_with_leader, daemon=True).start()
     follow_leader(join_processes(int(rank), int(count), Path(rendezvous), device))
 
 
@@ -86,12 +83,8 @@ def _ignore(event: Event) -> None:
     """What happens is the leader's to tell."""
 
 
-def _end_with_leader(rendezvous: Path) -> None:
+def _end_with_leader() -> None:
     sys.stdin.buffer.read()
-    if hasattr(signal, "setitimer"):
-        # another follower may have had the folder removed: who enters the rendezvous then waits in C++ and lets no other thread run
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE_AFTER_LEADER)
-    remove_when_over(rendezvous)  # a leader that was killed has removed nothing
     os._exit(0)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -105,16 +106,27 @@ def dismiss() -> None:
 
 
 REMOVE = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+"""reads its pipe to the end, which comes when nobody has the other end open any more"""
 
 
-def remove_when_over(rendezvous: Path) -> None:
-    """Have a process of its own remove the folder of a rendezvous once this process is gone; while the folder is there, not all have met.
+@contextlib.contextmanager
+def rendezvous_file() -> Iterator[tuple[Path, int]]:
+    """A place for the file by which processes meet, and the end of a pipe that each of them must have open until they have met.
 
-    Not before: without its file torch's rendezvous waits in C++ and lets no other thread run, so that nothing could end this process.
+    Its folder is removed on leaving or, where processes die before, by a process of its own once nobody has the pipe open. Not
+    earlier: without the folder torch's rendezvous waits in C++ and lets no other thread run, so that nothing could end the process.
     """
-    if rendezvous.parent.exists():
-        with contextlib.suppress(OSError):  # then an empty folder stays among the temporary ones
-            subprocess.Popen([sys.executable, "-ISc", REMOVE, str(rendezvous.parent)], stdin=subprocess.PIPE, start_new_session=True)
+    folder = Path(tempfile.mkdtemp(prefix="kdzoo-processes-"))
+    ended, keep = os.pipe()
+    remover = subprocess.Popen([sys.executable, "-ISc", REMOVE, str(folder)], stdin=ended, start_new_session=True)
+    os.close(ended)
+    try:
+        yield folder / "rendezvous", keep
+    finally:
+        remover.kill()
+        remover.wait()
+        os.close(keep)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def share_task(task: FollowerTask | None, processes: Processes) -> FollowerTask | None:
@@ -164,20 +176,19 @@ class Followers:
         self._closing = False
         self._plugins = plugins
         gpus = os.environ.get(VISIBLE, "").split(",")
-        with tempfile.TemporaryDirectory(prefix="kdzoo-processes-") as folder:
-            self._rendezvous = rendezvous = Path(folder) / "rendezvous"
-            command = [sys.executable, "-m", "kdzoo.suite.run.follower"]
-            self._started = [
-                subprocess.Popen(
-                    [*command, str(rank), str(count), str(rendezvous), device],
-                    stdin=subprocess.PIPE,
-                    env={**os.environ, **({VISIBLE: gpus[rank]} if rank < len(gpus) and gpus[rank] else {})},
-                )
-                for rank in range(1, count)
-            ]
-            for process in self._started:
-                threading.Thread(target=self._watch, args=(process,), daemon=True).start()
-            self.processes = join_processes(0, count, rendezvous, device)
+        self._started: list[subprocess.Popen[bytes]] = []
+        command = [sys.executable, "-m", "kdzoo.suite.run.follower"]
+        with rendezvous_file() as (rendezvous, keep):
+            try:
+                for rank in range(1, count):
+                    environment = {**os.environ, **({VISIBLE: gpus[rank]} if rank < len(gpus) and gpus[rank] else {})}
+                    words = [*command, str(rank), str(count), str(rendezvous), device]
+                    self._started.append(subprocess.Popen(words, stdin=subprocess.PIPE, env=environment, pass_fds=(keep,)))
+                    threading.Thread(target=self._watch, args=(self._started[-1],), daemon=True).start()
+                self.processes = join_processes(0, count, rendezvous, device)
+            except BaseException:
+                self._end_followers()  # before the folder in which they meet is removed
+                raise
 
     def begin(self, cohort: Cohort, store: Store, options: WorkerOptions) -> None:
         """Have the followers train a cohort with this process from where it stands."""
@@ -185,15 +196,17 @@ class Followers:
 
     def close(self) -> None:
         """End the followers, whatever they are doing."""
+        self._end_followers()
+        dist.destroy_process_group()
+
+    def _end_followers(self) -> None:
         self._closing = True
         for process in self._started:
             process.kill()
             process.wait()
-        dist.destroy_process_group()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         code = process.wait()
         if not self._closing:
             print(f"a process that trains with this worker ended with status {code}; the worker ends", file=sys.stderr, flush=True)
-            remove_when_over(self._rendezvous)
             os._exit(PROCESSES_BROKEN)
