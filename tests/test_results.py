@@ -1,6 +1,7 @@
 """The committed results: their tables are what their run folders say, byte for byte."""
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,18 @@ def test_the_page_of_a_study_is_rebuilt_byte_for_byte_from_its_runs_and_steps(na
     write_evidence(read_study(study_file(name)), name, folder)
     for path in tables:
         assert path.read_bytes() == (RESULTS / "papers" / name / path.name).read_bytes(), f"{name}/{path.name}"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_page_of_a_study_gives_the_epochs_that_its_students_were_trained_for(name):
+    """Each has measured as many epochs in its metrics."""
+    folder = RESULTS / "papers" / name
+    told = dict(re.findall(r"^- `([^`]+)/`: .*?(\d+) epochs? a run", (folder / "README.md").read_text(), re.MULTILINE))
+    assert told
+    for stage, epochs in told.items():
+        files = list((folder / stage / "runs").glob("*/metrics.jsonl"))
+        assert files
+        assert {len(file.read_text().splitlines()) for file in files} == {int(epochs)}, stage
 
 
 def test_the_claims_on_the_evidence_page_are_what_the_committed_runs_say():

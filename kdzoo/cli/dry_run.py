@@ -13,6 +13,7 @@ from kdzoo.cli.cells import duration
 from kdzoo.cli.output import announce_if_slow, print_text, with_label
 from kdzoo.cli.training import nothing_left_text, prepare_bench, print_outline
 from kdzoo.suite.plan.config import NONE, BenchConfig
+from kdzoo.suite.plan.outline import epochs_in_words
 from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.run.finished import finished_runs
 from kdzoo.suite.run.wording import label_words
@@ -164,5 +165,5 @@ def setting_lines(students: Iterable[PlannedRun]) -> list[tuple[str, str]]:
 
 def recipe_lines(prepared: Prepared) -> list[tuple[str, str]]:
     """The recipe and the epochs of the students; several where networks are trained for other lengths."""
-    epochs = sorted({planned.run.recipe.epochs for planned in prepared.plan.students})
-    return [("recipe", f"{Path(prepared.config.recipe).stem}, {' or '.join(number_of(count, 'epoch') for count in epochs)} a run")]
+    epochs = epochs_in_words(planned.run for planned in prepared.plan.students)
+    return [("recipe", f"{Path(prepared.config.recipe).stem}, {epochs} a run")]

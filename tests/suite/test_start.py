@@ -99,7 +99,19 @@ def test_what_only_a_plugin_knows_is_counted_once_it_is_loaded():
     assert told["methods"] == "student alone, hinton, my_loss; seeds 0, 1, 2"
 
 
-@pytest.mark.parametrize("options", [{"methods": "hintn"}, {"pairs": "digit"}, {"recipe": "digit"}])
+def test_epochs_that_depend_on_the_number_of_images_are_a_least(place):
+    """transfer16 trains for 10 epochs and for 2,000 steps at least: 500 images are 8 batches of 64 or less, 5,000 are 79."""
+    few = outline(bench_config({**SMALL, "recipe": "transfer16"}, None))
+    assert few is not None
+    assert dict(few.lines())["recipe"] == "transfer16, at least 10 epochs a run"
+    assert [few.epochs(), few.epochs(500), few.epochs(5000), few.epochs(50000)] == [10, 250, 26, 10]
+    asked = outline(bench_config({**SMALL, "recipe": "transfer16", "epochs": 3}, None))
+    assert asked is not None
+    assert dict(asked.lines())["recipe"] == "transfer16, 3 epochs a run"
+    assert asked.epochs(500) == 3
+
+
+@pytest.mark.parametrize("options", [{"methods": "hintn"}, {"pairs": "digit"}, {"recipe": "digit"}, {"set": {"recipe.epochs": "many"}}])
 def test_bad_input_is_left_to_the_plan_which_says_all_of_it(options):
     assert outline(bench_config({**SMALL, **options}, None)) is None
 

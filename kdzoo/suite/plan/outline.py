@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.transfer import request_in_words
 from kdzoo.errors import InputError, raise_if_any
+from kdzoo.runs.spec import Run
+from kdzoo.suite.plan.changes import below, read_changes
 from kdzoo.suite.plan.config import NONE, BenchConfig
 from kdzoo.suite.plan.pairs import read_pairs
-from kdzoo.suite.plan.recipe_files import recipe_file
+from kdzoo.suite.plan.recipe_files import RecipeFile, recipe_file
 from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.plan.requests import Request, parse_request
 from kdzoo.suite.plan.settings import settings
@@ -25,13 +28,15 @@ LISTED = 6
 class Outline:
     """The methods of a bench with their numbers of settings, controls first; None for one that only a plugin knows.
 
-    exact: whether every setting is sure to be a run of its own.
+    protocol, changes: the recipe's file, and what the bench changes in its recipe. exact: whether every setting is sure to be a
+    run of its own.
     """
 
     config: BenchConfig
     methods: tuple[tuple[str, int | None], ...]
     pairs: tuple[tuple[str, str], ...]
-    epochs: int
+    protocol: RecipeFile
+    changes: Mapping[str, Any]
     exact: bool
 
     @property
@@ -45,8 +50,22 @@ class Outline:
             total += number * len(self.config.seeds_for(name)) * (students if name == NONE else len(self.pairs))
         return total
 
-    def lines(self) -> list[tuple[str, str]]:
-        """Words and what they stand for: the number of runs, where results go, methods, settings, seeds, networks, data, recipe."""
+    def epochs(self, images: float | None = None) -> int:
+        """For how many epochs a run trains on so many images; without their number the least."""
+        student, count = self.pairs[0][1], None if images is None else round(images)
+        return self.protocol.resolve(student, self.changes, self.config.data, count).epochs
+
+    @property
+    def planned_epochs(self) -> str:
+        """For how many epochs a run trains, as far as that is known before the images are counted."""
+        depends = self.protocol.min_steps is not None and "epochs" not in self.changes
+        return f"{'at least ' if depends else ''}{number_of(self.epochs(), 'epoch')}"
+
+    def lines(self, epochs: str | None = None) -> list[tuple[str, str]]:
+        """Words and what they stand for: the number of runs, where results go, methods, settings, seeds, networks, data, recipe.
+
+        epochs: for how many a run trains, where more is known than `planned_epochs`.
+        """
         config = self.config
         if self.runs is None:
             number = f"runs are counted once {' and '.join(Path(file).name for file in config.plugin)} is loaded"
@@ -56,7 +75,7 @@ class Outline:
             ("bench", f"{config.name}: {number}, results in {Path(config.results) / config.name}"),
             ("methods", f"{methods_in_words(self.methods)}; {seeds_in_words(config)}"),
             ("networks", f"{pairs_in_words(self.pairs)}, on {config.data}"),
-            ("recipe", f"{Path(config.recipe).stem}, {number_of(self.epochs, 'epoch')} a run"),
+            ("recipe", f"{Path(config.recipe).stem}, {epochs or self.planned_epochs} a run"),
         ]
         if config.transfer_classes is not None or config.transfer_data is not None:
             lines.append(("transfer set", f"the student is taught on {_transfer_words(config)}"))
@@ -81,7 +100,9 @@ def outline(config: BenchConfig) -> Outline | None:
     with REGISTRY.declarations():
         try:
             protocol = recipe_file(config.recipe)
+            changes = below(read_changes(config, []), "recipe")
             pairs = _pairs(config)
+            protocol.resolve(pairs[0][1], changes, config.data)  # raises for values of the recipe that are none
             requests = {text: _request(text, config) for text in (*config.controls, *config.methods)}
             published = [protocol.published_for("/".join(_name(network) for network in pair)) for pair in pairs]
             counts = tuple(
@@ -90,13 +111,10 @@ def outline(config: BenchConfig) -> Outline | None:
             )
         except InputError:
             return None
-    epochs = config.epochs or config.set.get("recipe.epochs") or protocol.recipe.get("epochs")
-    if not isinstance(epochs, int):
-        return None
     known = [request for request in requests.values() if request is not None]
     distinct = len({request.terms for request in known}) == len(requests) and not any(request.exact for request in known)
     exact = distinct and config.tune is None and not config.grid and 0 not in (*config.alphas, *config.weights, *config.doses)
-    return Outline(config, counts, pairs, epochs, exact)
+    return Outline(config, counts, pairs, protocol, changes, exact)
 
 
 def _pairs(config: BenchConfig) -> tuple[tuple[str, str], ...]:
@@ -144,3 +162,8 @@ def pairs_in_words(pairs: Sequence[tuple[str, str]]) -> str:
         return f"{len(pairs)} pairs: {', '.join('/'.join(pair) for pair in pairs)}"
     teacher, student = pairs[0]
     return f"{student} taught by {teacher}"
+
+
+def epochs_in_words(runs: Iterable[Run]) -> str:
+    """For how many epochs runs train; several numbers where networks are trained for other lengths."""
+    return " or ".join(number_of(count, "epoch") for count in sorted({run.recipe.epochs for run in runs}))

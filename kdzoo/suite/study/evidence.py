@@ -53,11 +53,6 @@ def write_evidence(study: Study, name_or_file: str, folder: Path) -> Evidence:
     if order is not None:
         write_bytes(folder / ORDER, as_csv(order.order_frame()))
         write_bytes(folder / GAINS, as_csv(order.gains_frame()))
-    notes = [(stage.name, note) for stage in study.benches for note in _notes(folder / stage.name)]
-    write_bytes(folder / PAGE, page(study, name_or_file, measured, drawn, races, order, notes).encode())
+    benches = {stage.name: planned_bench(folder / stage.name) for stage in study.benches if (folder / stage.name / "runs").is_dir()}
+    write_bytes(folder / PAGE, page(study, name_or_file, measured, drawn, races, order, benches).encode())
     return Evidence(measured, drawn, order)
-
-
-def _notes(folder: Path) -> tuple[str, ...]:
-    """What a bench has to tell of its runs, such as students of two trainings of one teacher."""
-    return planned_bench(folder).portable_notes if (folder / "runs").is_dir() else ()

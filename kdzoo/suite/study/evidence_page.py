@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
-from kdzoo.suite.plan.outline import outline
+from kdzoo.suite.plan.outline import epochs_in_words, outline
+from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.markdown import markdown_table
 from kdzoo.suite.study.evidence_table import shown_frame
 from kdzoo.suite.study.measured import Measured
@@ -25,9 +27,10 @@ def page(
     drawn: Sequence[Drawn] = (),
     races: Sequence[RaceTable] = (),
     order: OrderTables | None = None,
-    notes: Sequence[tuple[str, str]] = (),
+    benches: Mapping[str, BenchRecords] = MappingProxyType({}),
 ) -> str:
-    """The README of a study. notes: what its benches have to tell of their runs, by stage."""
+    """The README of a study. benches: the runs of its stages, as far as they are there."""
+    notes = [(stage, note) for stage, bench in benches.items() for note in bench.portable_notes]
     count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, OPEN, MISSING)}
     verdicts = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
     lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
@@ -40,7 +43,7 @@ def page(
     lines += order.lines() if order is not None else []
     lines += [*(f"Note on `{stage}/`: {markdown_text(note)}" for stage, note in notes), ""] if notes else []
     lines += ["## How it was trained", ""]
-    lines += [f"- `{stage.name}/`: {_setup(study, stage.name)}" for stage in study.stages]
+    lines += [f"- `{stage.name}/`: {_setup(study, stage.name, benches.get(stage.name))}" for stage in study.stages]
     lines += ["", "Tried before the recipe was settled: " + ("; ".join(map(markdown_text, study.tries)) or "nothing") + "."]
     return "\n".join(lines) + "\n"
 
@@ -55,15 +58,16 @@ READ_AS = (
 )
 
 
-def _setup(study: Study, name: str) -> str:
-    """A stage's networks, data, methods, seeds and recipe, or what a step does, in words."""
+def _setup(study: Study, name: str, bench: BenchRecords | None) -> str:
+    """A stage's networks, data, methods, seeds and recipe, or what a step does, in words. bench: its runs, where it has any."""
     stage = study.stage(name)
     if stage.race is not None:
         return markdown_text(race_words(stage.race))
     if stage.step is not None:
         return markdown_text(stage.step.words())
     planned = outline(study.config(stage))
-    outline_words = "" if planned is None else "; ".join(text for word, text in planned.lines() if word != "bench")
+    epochs = epochs_in_words(record.run for record in bench.records) if bench is not None and bench.records else None
+    outline_words = "" if planned is None else "; ".join(text for word, text in planned.lines(epochs) if word != "bench")
     from_earlier = [f"the teacher is {study.teacher_words(stage.teacher)}"] if stage.teacher else []
     from_earlier += [f"{which.method} at the setting that stage {which.stage} chose" for which in stage.settings]
     return markdown_text("; ".join([outline_words, *from_earlier]))

@@ -54,7 +54,7 @@ def _of_students(study: Study, stage: StudyStage, machine: Machine) -> float | N
         if of_teacher is None or of_student is None:
             return None
         total += (runs - alone) * machine.seconds(3 * of_student + of_teacher) + alone * machine.seconds(3 * of_student)
-    return total * images * planned.epochs
+    return total * images * planned.epochs(images)
 
 
 def _of_race(config: BenchConfig, race: Race, machine: Machine) -> float | None:
@@ -69,7 +69,8 @@ def _of_race(config: BenchConfig, race: Race, machine: Machine) -> float | None:
             return None
         taught = sum(more.values()) - more[NONE]
         total += taught * machine.seconds(3 * of_student + of_teacher) + more[NONE] * machine.seconds(3 * of_student)
-    return total * (config.limit or data.train) * planned.epochs
+    images = config.limit or data.train
+    return total * images * planned.epochs(images)
 
 
 def added_runs(race: Race, config: BenchConfig) -> dict[str, int]:
@@ -104,7 +105,7 @@ def _of_teachers(study: Study, stage: StudyStage, machine: Machine) -> dict[str,
     planned, images = outline(config), _images(config)
     if planned is None or images is None or stage.teacher is not None:
         return {}
-    epochs = config.set.get("teacher_recipe.epochs", planned.epochs)
+    epochs = config.set.get("teacher_recipe.epochs", planned.epochs(images))
     same = {"data": config.data, "limit": config.limit, "val": config.val_fraction, "recipe": config.recipe, "epochs": epochs}
     counts = {name: _macs(name, config) for name, _ in planned.pairs}
     return {
