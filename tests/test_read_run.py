@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from test_training import planned
 
 from kdzoo.errors import InputError
 from kdzoo.runs.atomic import read_json
@@ -200,7 +201,20 @@ def test_a_plan_is_laid_out_from_shared_parts_as_json_lays_it_out_whole():
         planned = texts.of(run, about)
         assert planned.text.decode() == whole, folder.path
         assert planned.content == folder.plan_file(), folder.path
+        assert repr(planned.content.run) == repr(folder.plan_file().run), folder.path
         assert folder.has_plan(whole.encode()), folder.path
+
+
+def test_a_run_is_planned_as_its_file_will_be_read(tmp_path):
+    """To the kind of every number: whole hyper-parameters, alone and in lists, are integers in a file."""
+    made = planned(tmp_path, methods="hinton,crd,reviewkd,at", set={"recipe.lr": 1.0}, temperatures=[4.0, 2.5], weights=[1.0])
+    texts = PlanTexts()
+    for one in made.students:
+        text, content = texts.of(one.run, one.about)
+        assert repr(content.run) == repr(read_plan_file(text, one.run.id, "run.json").run)
+    assert "'temperature': 4}" in repr(made.students)
+    term = TermSpec(method="m", version="1", hyperparameters={"scales": [1.0, 0.5]}, coefficient=1.0)
+    assert repr(term.hyperparameters) == "{'scales': [1, 0.5]}"
 
 
 def test_one_text_serves_only_the_record_that_it_was_made_of():

@@ -270,10 +270,10 @@ def test_a_result_of_any_layout_and_content_is_parsed_as_json_parses_it(folder, 
 
 
 def test_a_run_that_was_read_is_known_until_its_files_are_others(folder, run):
-    planned = PlanTexts().of(run, {"pair": "a/b"})
-    assert folder.known_run(planned) is None
+    planned = (run, {"pair": "a/b"}, PlanTexts())
+    assert folder.known_run(*planned) is None
     folder.finish(whole_result(folder))
-    known = folder.known_run(planned)
+    known = folder.known_run(*planned)
     assert known is not None
     assert read_record(folder, known) == read_record(folder)
     assert read_record(folder, known).result is known.result
@@ -282,7 +282,7 @@ def test_a_run_that_was_read_is_known_until_its_files_are_others(folder, run):
     assert read_record(folder, known).result["seconds"] == 2.0
     (folder.path / "run.json").write_text((folder.path / "run.json").read_text().replace("a/b", "c/d"))
     assert read_record(folder, known).about == {"pair": "c/d"}
-    assert folder.known_run(planned).plan is None
+    assert folder.known_run(*planned).plan is None
     (folder.path / "run.json").write_text("{")
     with pytest.raises(InputError, match=r"run\.json: damaged"):
         read_record(folder, known)

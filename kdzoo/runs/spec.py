@@ -9,9 +9,9 @@ import hashlib
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
-from kdzoo.runs.canonical import canonical_json, object_of
+from kdzoo.runs.canonical import canonical, canonical_json, object_of
 from kdzoo.runs.fields import (
     ClassNumbers,
     Count,
@@ -135,11 +135,14 @@ class DataSpec(SparseSpec):
 
 
 class TermSpec(Spec):
-    """A method with all its hyper-parameters, its version, and the factor on its loss."""
+    """A method with all its hyper-parameters, its version, and the factor on its loss.
+
+    Hyper-parameters stand as they will be read from a file: 4.0 is 4.
+    """
 
     method: str
     version: str
-    hyperparameters: dict[str, JsonValue]
+    hyperparameters: Annotated[dict[str, JsonValue], AfterValidator(canonical)]
     coefficient: Positive
 
 

@@ -17,7 +17,7 @@ from kdzoo.runs.atomic import read_json, read_record_file, set_aside, write_byte
 from kdzoo.runs.failure import Failure, read_failure
 from kdzoo.runs.fence import Fence
 from kdzoo.runs.locks import file_lock
-from kdzoo.runs.plan_text import PlanText, PlanTexts
+from kdzoo.runs.plan_text import PlanTexts
 from kdzoo.runs.read_run import PlanFile, read_plan_file
 from kdzoo.runs.result_file import NewerSchema, complete, last_epoch_metrics, parse_result, read_result
 from kdzoo.runs.spec import Run
@@ -29,7 +29,7 @@ Stamp = tuple[int, ...]
 
 
 class KnownRun(NamedTuple):
-    """A run that is done, as its files were read; they are not read again while they have these stamps.
+    """A run that is done, as its files were read; they are not read again while they have these stamps. Not to be changed.
 
     plan: what run.json says; None, as its stamp is, where it is not the text that was planned.
     """
@@ -74,11 +74,11 @@ class RunFolder:
     def predictions(self) -> Path:
         return self.path / "predictions.npz"
 
-    def plan(self, run: Run, about: Mapping[str, Any]) -> str | None:
+    def plan(self, run: Run, about: Mapping[str, Any], texts: PlanTexts | None = None) -> str | None:
         """Write run.json, unless the folder has it already; a damaged one is renamed. Returns what was wrong with it, or None.
 
         Files may have moved since a run was planned that is not done yet: its record is then written anew. That of a
-        done run stays, for it says what the run was trained from.
+        done run stays, for it says what the run was trained from. texts: those of other runs with the same record, if any.
         """
         assert run.id == self.id
         file, fault = self.path / "run.json", None
@@ -94,7 +94,7 @@ class RunFolder:
             except InputError as error:
                 fault = f"{error.problems[0]}; it is written again, and the old file is kept as {set_aside(file).name}"
         self.check_claim()
-        write_bytes(file, PlanTexts().of(run, about).text)
+        write_bytes(file, (texts or PlanTexts()).of(run, about).text)
         return fault
 
     def has_plan(self, text: bytes) -> bool:
@@ -143,8 +143,11 @@ class RunFolder:
             return None
         return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
-    def known_run(self, planned: PlanText) -> KnownRun | None:
-        """The run as it is now, where it is done; None where it has no whole result. Raises NewerSchema as `result` does."""
+    def known_run(self, run: Run, about: Mapping[str, Any], texts: PlanTexts) -> KnownRun | None:
+        """The run as it is now, where it is done; None where it has no whole result. Raises NewerSchema as `result` does.
+
+        run, about: what is planned. texts: of those beside it.
+        """
         result_stamp, plan_stamp = self._stamp("result.json"), self._stamp("run.json")  # first: no file is newer than what was read
         if result_stamp is None:
             return None
@@ -152,6 +155,7 @@ class RunFolder:
             result = self.result()
         except InputError:
             return None
+        planned = texts.of(run, about)
         as_planned = plan_stamp is not None and self.has_plan(planned.text)
         return KnownRun(result_stamp, result, *((plan_stamp, planned.content) if as_planned else (None, None)))
 
@@ -190,7 +194,7 @@ class RunFolder:
     def result(self) -> dict[str, Any]:
         """The content of result.json, under the present names; raises InputError, with all that is wrong, when it is missing or damaged.
 
-        Raises NewerSchema where a later kdzoo wrote it.
+        It is not to be changed: results share what they have in common. Raises NewerSchema where a later kdzoo wrote it.
         """
         file = f"{self.path}/result.json"
         content = parse_result(read_record_file(file), file)

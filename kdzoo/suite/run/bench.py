@@ -112,13 +112,13 @@ def run_race(
         emit(Note(f"{race.seeds} seeds for {decision}"))
     keep_command(prepared, [prepared.plan, refit_of_sweep, plan], command, emit)
     outcome = train_plan(replace(prepared, plan=plan, checked=frozenset()), launcher, emit, retry_failed=retry_failed)
-    write_tables(prepared.plan.folder)
+    write_tables(prepared.plan.folder, prepared.known)
     return outcome
 
 
 def race_plan(prepared: Prepared, refit_of_sweep: Plan, race: Race) -> tuple[Plan, tuple[Decision, ...]]:
     """The runs of the seeds that a race adds to a refit, in the order of the seeds, and the decisions of its rule."""
-    bench = read_bench(prepared.plan.folder)
+    bench = read_bench(prepared.plan.folder, prepared.known)
     decisions = decide(bench, prepared.config, race)
     used_seeds, planned = seeds_of_sweeps(bench.records), {one.run.id: one for one in refit_of_sweep.students}
     more = [
@@ -168,12 +168,12 @@ def with_weights(prepared: Prepared, launcher: Launcher, emit: Emit, modules: Mo
     students = tuple(planned for planned in plan_with_weights.students if not planned.provisional)
     plan_with_weights = replace(plan_with_weights, students=students, unmeasured=())
     checked = frozenset(job.name for job in jobs if job.kind == "teacher")
-    return replace(prepared, plan=plan_with_weights, states=states_of(plan_with_weights), checked=checked), reasons
+    return replace(prepared, plan=plan_with_weights, states=states_of(plan_with_weights, prepared.known), checked=checked), reasons
 
 
 def refit_plan(prepared: Prepared) -> Plan:
     """The refit of the settings chosen among a plan's own runs; seeds of other runs in its folder are not used again."""
-    bench = read_bench(prepared.plan.folder)
+    bench = read_bench(prepared.plan.folder, prepared.known)
     planned = {one.run.id: one for one in prepared.plan.students}
     chosen = [planned[run_id] for run_id in chosen_runs(bench.only(planned).records)]
     used_seeds = [record.run.seed for record in bench.records if record.about and record.table_key.phase == "sweep"]

@@ -11,6 +11,7 @@ from kdzoo.data.known import DATA
 from kdzoo.data.sources import data_files
 from kdzoo.garbage import uncollected
 from kdzoo.runs.events import Emit, Note
+from kdzoo.runs.plan_text import PlanTexts
 from kdzoo.runs.store import KnownRun, teacher_store
 from kdzoo.suite.plan.doses import keep_doses, reused_doses
 from kdzoo.suite.plan.planned import Plan, PlannedRun
@@ -26,7 +27,8 @@ def write_plan(plan: Plan, known: Mapping[str, KnownRun] | None = None) -> list[
     """
     written = {run_id for run_id, one in (known or {}).items() if plan.store.run(run_id).has_plan_of(one)}
     missing = [planned for planned in plan.students if planned.run.id not in written]
-    faults = [plan.store.run(planned.run.id).plan(planned.run, planned.about) for planned in missing]
+    texts = PlanTexts()
+    faults = [plan.store.run(planned.run.id).plan(planned.run, planned.about, texts) for planned in missing]
     return [*(fault for fault in faults if fault is not None), *write_teachers(plan)]
 
 

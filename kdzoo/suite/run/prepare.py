@@ -181,9 +181,7 @@ def states_of(plan: Plan, done: Container[str] = ()) -> dict[str, State]:
 def known_runs(plan: Plan) -> dict[str, KnownRun]:
     """The students of a plan that are done, as their files are now."""
     texts = PlanTexts()
-    found = (
-        (one.run.id, plan.store.run(one.run.id).known_run(texts.of(one.run, one.about))) for one in plan.students if not one.provisional
-    )
+    found = ((one.run.id, plan.store.run(one.run.id).known_run(one.run, one.about, texts)) for one in plan.students if not one.provisional)
     return {run_id: known for run_id, known in found if known is not None}
 
 
