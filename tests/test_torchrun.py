@@ -107,6 +107,22 @@ def test_variables_that_torchrun_has_left_behind_stop_no_other_command(kdzoo_pro
     assert kdzoo_process("--version").status == 0
 
 
+def test_processes_of_torchruns_that_do_not_train_together_are_told_so_once(kdzoo, place, monkeypatch):
+    """Variables of a process among two, as torchrun sets them; the second one tells nothing."""
+    words = ["bench", "--data", "digits", "--pairs", "digits", "--recipe", "digits", "--methods", "hinton", "--dry-run", "--results", "r"]
+    told = {}
+    for rank in ("0", "1"):
+        for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}.items():
+            monkeypatch.setenv(name, value)
+        shown = kdzoo(*words)
+        assert shown.status == 0, shown.err
+        told[rank] = " ".join((shown.out + shown.err).split())
+    sentence = (
+        "torchrun has started 2 processes, and each of them trains this bench by itself; with --launcher torchrun --processes-per-run 2"
+    )
+    assert (sentence in told["0"], sentence in told["1"]) == (True, False)
+
+
 def test_options_that_torchrun_decides_are_refused_and_all_processes_end(place):
     process = start(f"{BENCH} --epochs 1 --launcher torchrun --jobs 2", place, "--nproc-per-node=2", f"--master-port={free_port()}")
     told = finish(process)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ from kdzoo.suite.run.fill import Measurement, Strategy, measure, problems_of_fil
 from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.memory import COHORT_SHARE, memory_notes
 from kdzoo.suite.run.preflight import preflight
-from kdzoo.suite.run.sharing import problems_of_sharing
+from kdzoo.suite.run.sharing import note_of_torchrun, problems_of_sharing
 from kdzoo.suite.run.torchrun import NAME as TORCHRUN
+from kdzoo.suite.run.torchrun import torchrun_process
 from kdzoo.suite.run.untrained import Untrained
 from kdzoo.training.located import Modules
 from kdzoo.training.run_data import load_dataset, load_transfer_images
@@ -98,13 +99,9 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         known = known_runs(plan)
         states = states_of(plan, known)
         if any(state != "done" for state in states.values()):  # a bench that is trained to the end needs no check
-            tried_on = torch.device(device if device is not None and has_device(device) else "cpu")
             untrained = Untrained(modules or Modules(), config.image_cache)
-            notes = preflight(plan, untrained, tried_on, config.check, config.processes_per_run)
             missing = [planned for planned in plan.students if states[planned.run.id] != "done"]
-            short = note_of_space(plan, bytes_of_bench(config, missing, plan, untrained), config.files_kept)
-            slow = why_slow((planned.run.recipe.precision for planned in plan.students), torch.device(device or "cpu"))
-            plan = replace(plan, notes=(*plan.notes, *notes, *filter(None, (slow, short))))
+            plan = replace(plan, notes=(*plan.notes, *notes_of_training(config, plan, missing, untrained, device or "cpu")))
     if problems or plan is None or device is None:
         raise InputError(*problems)
     prepared = schedule(config, plan, device, asdict(settings) if settings else None, states)
@@ -116,6 +113,23 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         return prepared
     notes_of_memory = memory_notes(plan, missing, prepared.options, prepared.jobs, untrained)
     return replace(prepared, plan=replace(plan, notes=(*plan.notes, *notes_of_memory)))
+
+
+def notes_of_training(config: BenchConfig, plan: Plan, missing: Sequence[PlannedRun], untrained: Untrained, device: str) -> Iterator[str]:
+    """What is to be known before a plan is trained, after a first step of each of its networks and methods.
+
+    Raises InputError with all that a first step cannot do. missing: its runs that are not done.
+    """
+    tried_on = torch.device(device if has_device(device) else "cpu")
+    yield from preflight(plan, untrained, tried_on, config.check, config.processes_per_run)
+    yield from filter(
+        None,
+        (
+            why_slow((planned.run.recipe.precision for planned in plan.students), torch.device(device)),
+            note_of_space(plan, bytes_of_bench(config, missing, plan, untrained), config.files_kept),
+            note_of_torchrun(config, torchrun_process(os.environ)),
+        ),
+    )
 
 
 def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any] | None, states: Mapping[str, State]) -> Prepared:

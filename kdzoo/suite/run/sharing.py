@@ -43,6 +43,16 @@ def _problems_of_torchrun(options: ExecutionSpec, process: TorchrunProcess | Non
         yield f"jobs: expected 1, since all processes train the same run, got {options.jobs}"
 
 
+def note_of_torchrun(options: ExecutionSpec, process: TorchrunProcess | None) -> str | None:
+    """What happens where torchrun has started several processes and the launcher is another one, told by the first of them."""
+    if process is None or process.rank != 0 or options.launcher == NAME:
+        return None
+    return (
+        f"torchrun has started {process.count} processes, and each of them trains this bench by itself; with --launcher {NAME} "
+        f"--processes-per-run {process.count} they train each run together"
+    )
+
+
 def refuse_sharing(run: Run, samples: int, processes: int) -> None:
     """Raises InputError for a run that several processes cannot train together. samples: of its training data."""
     if processes > 1 and (problems := list(_problems_of(run, samples, processes))):
