@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -51,9 +51,9 @@ class Regret:
 
 
 def trials_of_benches(results: Path) -> list[Trial]:
-    """The trials of all benches, those that are still being trained too."""
-    folders = sorted(folder.parent for folder in results.glob("*/runs"))
-    return [trial for folder in folders for trial in trials_of(read_bench(folder))]
+    """The trials of all benches, of studies and those that are still being trained too; a bench is named by its folder below `results`."""
+    folders = sorted(folder.parent for folder in results.rglob("runs"))
+    return [replace(trial, bench=folder.relative_to(results).as_posix()) for folder in folders for trial in trials_of(read_bench(folder))]
 
 
 def regrets(trials: Sequence[Trial]) -> list[Regret]:

@@ -110,6 +110,13 @@ def accuracy_of_chosen(method: str) -> float:
     return float(np.mean([one["test"]["top1"] for one in best]))
 
 
+def test_a_method_among_whose_settings_no_validation_image_chose_is_no_trial():
+    """Five temperatures of plain KD with all images in training: the best of them on the test images is nobody's choice."""
+    assert trials_of(read_bench(RESULTS / "papers" / "hinton-temperature" / "widths")) == []
+    of_one_setting = trials_of(read_bench(RESULTS / "papers" / "bfloat16-16" / "float32"))
+    assert {(one.method, one.validation) for one in of_one_setting} == {("at", None), ("crd", None), ("hinton", None)}
+
+
 def test_a_method_whose_seeds_all_failed_counts_as_collapsed_and_not_as_good_as_plain_kd():
     (failed,) = [one for one in trials_of(read_bench(RESULTS / "zoo_digits")) if one.method == "semckd"]
     assert failed.collapsed

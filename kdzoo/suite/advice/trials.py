@@ -16,6 +16,7 @@ from kdzoo.files import CONFIGS, read_file
 from kdzoo.suite.plan.config import KD, NONE
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.leaderboard import leaderboard_frame
+from kdzoo.tasks.classification import CLASSIFICATION
 
 FILE = CONFIGS / "advice.csv"
 COLLAPSED_GAIN = -3.0
@@ -54,14 +55,18 @@ class Trial:
 def trials_of(bench: BenchRecords) -> list[Trial]:
     """The trials of a bench: of each pair and data set the refit where it has all methods, else the sweep.
 
-    Left out are sums of methods, pairs with several teachers, and tables in which plain KD has no healthy row or few methods
-    stand beside it.
+    Left out are benches of another task than classification, sums of methods, pairs with several teachers, methods among whose
+    settings no validation image chose, and tables in which plain KD has no healthy row or few methods stand beside it.
     """
+    if bench.task.name != CLASSIFICATION.name:
+        return []
     frame = leaderboard_frame(bench)
     found: list[Trial] = []
     for (pair, data, _), table in frame.groupby(["pair", "data", "recipe"], sort=True):
         rows = table[table["phase"] == phase_of(table)]
         rows = rows[~rows["method"].str.contains("+", regex=False) & ~rows["method"].isin(["teacher", NONE])]
+        several = rows.duplicated("method", keep=False)
+        rows = rows[~several | rows["val_top1"].notna()]
         kd = rows[(rows["method"] == KD) & rows["collapsed"].isna()]
         if "+" in str(pair) or kd.empty or len(rows) < 2:
             continue
