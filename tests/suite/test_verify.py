@@ -14,7 +14,7 @@ from kdzoo.suite.proof.agreement import BOUND, same_bits, within_spread
 from kdzoo.suite.proof.consistency import faults_of_folder
 from kdzoo.suite.proof.controls import compare_controls
 from kdzoo.suite.proof.machines import why_not_same_bits
-from kdzoo.suite.proof.reference import FOLDER, Spread, points_of, read_points, write_text
+from kdzoo.suite.proof.reference import FEWEST_SEEDS, FOLDER, Spread, points_of, read_points, write_text
 from kdzoo.suite.proof.sample import draw
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.verified_file import read_verifications
@@ -248,9 +248,25 @@ def test_no_committed_run_contradicts_its_own_files(name):
     assert {run_id: faults for run_id in store.ids() if (faults := faults_of_folder(store.run(run_id)))} == {}
 
 
-def test_the_reference_points_of_a_committed_study_are_those_that_its_runs_make():
-    results = Path(__file__).resolve().parents[2] / "results"
-    shipped = read_points(FOLDER / "cifar10.json")
-    assert json.loads((FOLDER / "cifar10.json").read_text())["command"] == "kdzoo reproduce tutorial-cnn"
-    assert shipped == points_of(read_bench(results / "papers/tutorial-cnn/cnn").records)
-    assert {point.method: len(point.values["test"]) for point in shipped.values()} == {"none": 5, "hinton": 5}
+OF_STUDIES = {
+    "cifar10": "tutorial-cnn/cnn",
+    "cifar10_16": "hinton-few-labels/cifar-all",
+    "cifar100_16": "bfloat16-16/float32",
+    "mnist": "hinton-mnist/all",
+    "spoken_digits": "hinton-ensemble/ten",
+}
+"""the reference points of each data set, and the stage that made them"""
+
+
+@pytest.mark.parametrize("data", OF_STUDIES)
+def test_the_reference_points_of_a_committed_study_are_those_that_its_runs_make(data):
+    file, stage = FOLDER / f"{data}.json", OF_STUDIES[data]
+    shipped = read_points(file)
+    assert json.loads(file.read_text())["command"] == f"kdzoo reproduce {stage.partition('/')[0]}"
+    made = points_of(read_bench(RESULTS / "papers" / stage).records)
+    assert shipped == {key: point for key, point in made.items() if len(point.values["test"]) >= FEWEST_SEEDS}
+    assert "none" in {point.method for point in shipped.values()}
+
+
+def test_every_data_set_with_reference_points_says_where_they_are_from():
+    assert {file.stem for file in FOLDER.glob("*.json")} == {*OF_STUDIES, "digits"}
