@@ -130,7 +130,7 @@ def test_the_table_holds_every_row_with_its_seeds_and_says_what_is_missing(raced
     page = (raced / "README.md").read_text()
     assert "Decided by the rule (of stage table" in page
     assert "resnet20/resnet8: best: at; widest interval: dkd." in page
-    assert "Missing" not in page
+    assert "Missing: more seeds of at, hinton, dkd, student alone." in page
     for method, tests in {"at": (0.861, 0.863), "hinton": (0.849, 0.850, 0.851), "none": (0.81, 0.82, 0.81)}.items():
         for seed, test in enumerate(tests, start=4):
             refitted(raced, method, seed, test)
@@ -147,9 +147,30 @@ def test_the_table_holds_every_row_with_its_seeds_and_says_what_is_missing(raced
     assert float(at["added_vs_kd"]) == pytest.approx(86.2 - 85.0)  # on seeds 4 and up alone
     assert (at["selected"], rows["race: dkd"]["selected"], rows["race: vid"]["selected"]) == ("best", "widest", "")
     page = (raced / "README.md").read_text()
-    assert "Missing: 1 of 27 runs of the fresh seeds." in page
+    assert "Missing: 1 of 27 runs of the fresh seeds; more seeds of dkd." in page
+    refitted(raced, "dkd", 4, 0.85)
+    refitted(raced, "dkd", 5, 0.85)
+    write_evidence(study, "mine", raced)
+    assert "Missing" not in (raced / "README.md").read_text()
     assert "| dkd |" in page
     assert "| 3 of 4 |" in page
+
+
+def test_the_races_of_a_study_stand_under_their_stages_and_what_has_not_begun_in_a_line(raced):
+    """What the columns mean is told once; a rule that gives more seeds to the controls alone decides nothing."""
+    controls = {"stage": "table", "best": 0, "seeds": 3, "control_seeds": 6}
+    stages = [
+        {"name": "table", "bench": REFITTED}, {"name": "final", "race": controls},
+        {"name": "other", "bench": REFITTED}, {"name": "other_final", "race": {**RULE, "stage": "other"}},
+    ]  # fmt: skip
+    write_evidence(read_study(study_of(raced, stages=stages, measures=[], order=["table", "other"])), "mine", raced)
+    page = (raced / "README.md").read_text()
+    headings = [line for line in page.splitlines() if line.startswith("#")]
+    assert headings == ["# A race", "## Does the order of methods carry over?", "## The tables", "### table", "## How it was trained"]
+    assert "Not begun: other." in page
+    assert "Missing: more seeds of hinton, student alone." in page
+    assert "Decided" not in page
+    assert page.count("n: seeds on all training images") == 1
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -36,7 +36,7 @@ from kdzoo.suite.report.swept import swept_frame
 from kdzoo.suite.report.table_files import write_tables
 from kdzoo.suite.run.progress_bar import LiveDisplay
 from kdzoo.suite.run.progress_lines import PlainDisplay
-from kdzoo.suite.study.race_table import race_table
+from kdzoo.suite.study.race_table import page_of_races, race_table
 from kdzoo.tasks import known
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import AgainstChance, Case, Metric, Task
@@ -318,7 +318,7 @@ def test_a_race_goes_on_with_the_lowest_errors_and_tells_them_in_their_own_unit(
     assert cells.loc["sp", "RMSE"] == "4.2 ± 0.1"
     assert cells.loc["sp", "95 % interval"] == "[3.952, 4.448]"
     assert cells.loc["sp", "vs KD"].startswith("-2 [")
-    lines = "\n".join(table.lines())
+    lines = "\n".join(page_of_races([table]))
     assert "RMSE: on the test images after the last epoch" in lines
     assert "difference to tuned plain KD in units" in lines
     assert "top-1" not in lines

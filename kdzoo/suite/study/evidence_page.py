@@ -12,7 +12,7 @@ from kdzoo.suite.report.markdown import markdown_table
 from kdzoo.suite.study.evidence_table import shown_frame
 from kdzoo.suite.study.measured import Measured
 from kdzoo.suite.study.order_table import OrderTables
-from kdzoo.suite.study.race_table import RaceTable
+from kdzoo.suite.study.race_table import RaceTable, page_of_races
 from kdzoo.suite.study.race_text import race_words
 from kdzoo.suite.study.study import Study
 from kdzoo.suite.study.surface_table import Drawn, surface_lines
@@ -36,11 +36,12 @@ def page(
     lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
     counts = f" Reached, of {number_of(len(measured), 'number')}: {verdicts}." if measured else ""
     lines += [f"`kdzoo reproduce {shlex.quote(name_or_file)}`.{counts}", ""]
-    lines += [line for table in races for line in table.lines()]
+    lines += order.lines() if order is not None else []
+    lines += page_of_races(races)
+    lines += ["## Numbers of the claim", ""] if races and measured else []
     lines += [*markdown_table(shown_frame(measured)), "", READ_AS, ""] if measured else []
     for one in drawn:
         lines += [*surface_lines(one), ""]
-    lines += order.lines() if order is not None else []
     lines += [*(f"Note on `{stage}/`: {markdown_text(note)}" for stage, note in notes), ""] if notes else []
     lines += ["## How it was trained", ""]
     lines += [f"- `{stage.name}/`: {_setup(study, stage.name, benches.get(stage.name))}" for stage in study.stages]

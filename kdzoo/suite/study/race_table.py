@@ -29,7 +29,7 @@ from kdzoo.suite.study.race_text import meanings, race_frame, race_words
 from kdzoo.suite.study.stages import planned_bench
 from kdzoo.suite.study.study import Study
 from kdzoo.tasks.task import Metric
-from kdzoo.text import number_of
+from kdzoo.text import markdown_text, number_of
 
 TRUSTED = 0.0035
 """a row is trusted where the difference to tuned KD that it would probably detect is at most this share of the test images"""
@@ -49,7 +49,7 @@ NUMBERS = (
 
 @dataclass(frozen=True)
 class RaceTable:
-    """One race as numbers (frame) and as text (shown), with what is missing and the decisions."""
+    """One race as numbers (frame) and as text (shown, by pair), with what is missing and the decisions."""
 
     stage: str
     race: Race
@@ -61,14 +61,27 @@ class RaceTable:
     cost: str
 
     def lines(self) -> list[str]:
-        """Its part of a study's README."""
-        lines = ["## The table", ""]
-        lines += [f"Missing: {'; '.join(self.missing)}.", ""] if self.missing else []
+        """Its part of a study's README, below a heading."""
+        lines = [f"Missing: {'; '.join(self.missing)}.", ""] if self.missing else []
         for title, frame in self.shown:
-            lines += [*([f"### {title}", ""] if len(self.shown) > 1 else []), *markdown_table(frame), ""]
-        lines += [f"Decided by the rule ({race_words(self.race)}): {decision}." for decision in self.decisions]
-        lines += ["", *([self.cost, ""] if self.cost else []), meanings(self.headline), "", "## Numbers of the claim", ""]
-        return lines
+            lines += [*([f"{title}:", ""] if len(self.shown) > 1 else []), *markdown_table(frame), ""]
+        if self.race.chooses:
+            lines += [*(f"Decided by the rule ({race_words(self.race)}): {decision}." for decision in self.decisions), ""]
+        return [*lines, *([self.cost, ""] if self.cost else [])]
+
+
+def page_of_races(tables: Sequence[RaceTable]) -> list[str]:
+    """The races of a study in its README: those of several under the stage of each, those that have not begun in a line."""
+    if not tables:
+        return []
+    several = len(tables) > 1
+    begun = [table for table in tables if len(table.frame) or not several]
+    waiting = [table.race.stage for table in tables if several and not len(table.frame)]
+    lines = ["## The tables" if several else "## The table", ""]
+    lines += [f"Not begun: {', '.join(map(markdown_text, waiting))}.", ""] if waiting else []
+    for table in begun:
+        lines += [*([f"### {markdown_text(table.race.stage)}", ""] if several else []), *table.lines()]
+    return [*lines, *(line for words in dict.fromkeys(meanings(table.headline) for table in begun) for line in (words, ""))]
 
 
 def race_tables(study: Study, folder: Path) -> tuple[RaceTable, ...]:
@@ -105,6 +118,7 @@ def race_table(bench: BenchRecords, config: BenchConfig, race: Race, name: str) 
         waiting = [method for method in config.methods if method not in {row["method"] for row in of_block}]
         parts.append((block.title, race_frame(of_block, waiting, block.metric)))
     headline = bench.task.headline
+    missing += _added_later(rows, race)
     if not blocks:
         parts.append((name, race_frame([], [NONE, *dict.fromkeys((KD, *config.methods))], headline)))
     frame = pd.DataFrame([_for_a_reader(row, headline) for row in rows])
@@ -122,6 +136,14 @@ def _missing(bench: BenchRecords) -> list[str]:
         reasons += [f"{open_runs} of {number_of(len(records), 'run')} of the {word}"] if open_runs else []
         reasons += [f"{number_of(failed, 'run')} of the {word} failed"] if failed else []
     return reasons
+
+
+def _added_later(rows: Iterable[Mapping[str, Any]], race: Race) -> list[str]:
+    """The methods of which the race still has to add seeds."""
+    names = [
+        method_words(row["method"]) for row in rows if row.get("selected") and int(row["planned"]) < race.seeds_for(str(row["method"]))
+    ]
+    return [f"more seeds of {', '.join(names)}"] if names else []
 
 
 def _row(row: pd.Series, block: Block, more: Block | None, records: Iterable[Record], decision: Decision | None) -> dict[str, Any]:

@@ -37,11 +37,11 @@ def meanings(headline: Metric) -> str:
 
 def race_words(race: Race) -> str:
     """The rule of a race in words."""
+    if not race.chooses:
+        return f"of stage {race.stage}, the student alone and plain KD go to {race.seeds_for(NONE)} seeds in all"
     takes = [f"the {race.best} with the best mean" if race.best else ""]
     whose = "plain KD" if race.against == KD else "the student alone"
     takes.append(f"the {race.widest} of the others with the widest interval of the difference to {whose}" if race.widest else "")
-    if not any(takes):
-        return f"of stage {race.stage}, the student alone and plain KD go to {race.seeds_for(NONE)} seeds in all"
     return (
         f"of stage {race.stage}, on the seeds of its refit, {' and '.join(filter(None, takes))} go to {race.seeds} seeds in all, "
         f"the student alone and plain KD to {race.seeds_for(NONE)}"
