@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -76,34 +76,54 @@ def unknown(what: str, name: str, known: Iterable[str], *, show: int = 12) -> st
     return add_clause(f"{what}: unknown {name!r}{did_you_mean(name, names)}", f"known: {text}" if names else "")
 
 
-def problems_of(error: ValidationError, where: str = "", known: Iterable[str] = ()) -> list[str]:
+def problems_of(
+    error: ValidationError,
+    where: str = "",
+    known: Iterable[str] = (),
+    known_below: Callable[[tuple[int | str, ...]], list[str] | None] = lambda place: None,
+) -> list[str]:
     """The faults pydantic found, one sentence each, as `where.field: expected ..., got ...`.
 
-    `known` are the field names of the model, for the nearest name of an unknown key.
+    For the nearest name of an unknown key, `known` are the keys of the model, and `known_below` says those at a place within it.
     """
     names = list(known)
-    return [_sentence(fault, where, names) for fault in error.errors(include_url=False)]
+    return [
+        _sentence(fault, where, names if len(fault["loc"]) < 2 else known_below(fault["loc"][:-1]))
+        for fault in error.errors(include_url=False)
+    ]
 
 
 _BOUNDS = {"greater_than": (">", "gt"), "greater_than_equal": (">=", "ge"), "less_than": ("<", "lt"), "less_than_equal": ("<=", "le")}
 
 
-def _sentence(fault: ErrorDetails, where: str, known: list[str]) -> str:
-    keys = fault["loc"][:-1] if fault["loc"] and isinstance(fault["loc"][-1], int) else fault["loc"]  # of a list, its name
+LONGEST_VALUE = 80
+"""characters of a value that a message repeats"""
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 20]}... ({len(text):,} characters)"
+
+
+def _sentence(fault: ErrorDetails, where: str, known: list[str] | None) -> str:
+    in_list = bool(fault["loc"]) and isinstance(fault["loc"][-1], int) and not isinstance(fault["input"], Mapping)
+    keys = fault["loc"][:-1] if in_list else fault["loc"]  # of a list of values, its name
     place = ".".join([*([where] if where else []), *map(str, keys)])
-    kind, context, got = fault["type"], fault.get("ctx", {}), fault["input"]
+    kind, context, got = fault["type"], fault.get("ctx", {}), _shortened(fault["input"])
     if kind == "extra_forbidden":
+        if known is None:
+            return f"{place}: unknown"
         takes = f"; known: {', '.join(known)}" if known else "; takes none"
         return f"{place}: unknown{did_you_mean(str(fault['loc'][-1]), known) or takes}"
     if kind == "missing":
         return f"{place}: missing"
     if kind in _BOUNDS:
         sign, key = _BOUNDS[kind]
-        return f"{place}: expected a number {sign} {context[key]:g}, got {got!r}"
+        return f"{place}: expected a number {sign} {context[key]:g}, got {got}"
     if kind == "too_short":
-        return f"{place}: expected at least {context['min_length']}, got {got!r}"
+        return f"{place}: expected at least {context['min_length']}, got {got}"
     if kind == "value_error":
         return f"{place}: {context['error']}" if place else str(context["error"])
-    near = did_you_mean(str(got), re.findall(r"'([^']*)'", context["expected"])) if kind == "literal_error" else ""
+    near = did_you_mean(str(fault["input"]), re.findall(r"'([^']*)'", context["expected"])) if kind == "literal_error" else ""
     words = re.sub("^Input should be ", "expected ", fault["msg"])
-    return f"{place}: {words[0].lower()}{words[1:]}, got {got!r}{near}"
+    return f"{place}: {words[0].lower()}{words[1:]}, got {got}{near}"

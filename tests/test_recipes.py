@@ -11,11 +11,13 @@ import pytest
 import yaml
 from pages import page
 
+from kdzoo.errors import InputError
 from kdzoo.files import CONFIGS
 from kdzoo.models.build import build_network
 from kdzoo.models.weights import save_student
 from kdzoo.runs.spec import NetworkSpec, Run
 from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.plan.yaml_files import assignments
 
@@ -104,3 +106,32 @@ def test_the_pages_calibration_makes_fewer_errors_on_other_data(place):
     bias, before, after = map(float, re.findall(r"-?[\d.]+", said.getvalue()))
     assert 2 < bias < 5
     assert after < before / 2
+
+
+FILE = {"description": "mine", "recipe": {"epochs": 1, "batch_size": 64, "lr": 0.1}}
+
+
+@pytest.mark.parametrize("augment", [True, 0, "", "flip", [], ["flip"], 0.5])
+def test_augmentation_that_is_no_mapping_is_refused_and_a_key_left_empty_is_none(tmp_path, augment):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({**FILE, "recipe": {**FILE["recipe"], "augment": None}}))
+    without = tmp_path / "without.yaml"
+    without.write_text(yaml.safe_dump(FILE))
+    assert recipe_file(str(file)).resolve("resnet8", {}) == recipe_file(str(without)).resolve("resnet8", {})
+    assert recipe_file(str(file)).augment == {}
+    file.write_text(yaml.safe_dump({**FILE, "recipe": {**FILE["recipe"], "augment": augment}}))
+    with pytest.raises(InputError, match=r"recipe mine\.recipe: augment: expected keys and their values, got "):
+        recipe_file(str(file))
+
+
+@pytest.mark.parametrize("place", ["min_steps", "min_val", "recipe.epochs", "recipe.batch_size"])
+def test_numbers_that_no_training_reaches_are_refused_in_few_words(tmp_path, place):
+    """Of 400 digits a message repeats 60."""
+    parent, _, key = place.rpartition(".")
+    changed = {**FILE, "recipe": {**FILE["recipe"], key: 10**400}} if parent else {**FILE, key: 10**400}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(changed))
+    with pytest.raises(InputError) as refused:
+        recipe_file(str(file)).resolve("resnet8", {}, images=1000)
+    (problem,) = refused.value.problems
+    assert f"{key}: expected a number <= 1e+09, got 1{59 * '0'}... (401 characters)" in problem

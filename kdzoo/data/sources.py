@@ -84,7 +84,7 @@ def load(
 def _unknown_source(request: str) -> str:
     """Why a name is none of a data set; a folder without its prefix, and a misspelt prefix, are the usual reasons."""
     prefix, colon, path = request.partition(":")
-    if Path(os.path.expanduser(request)).is_dir():
+    if request and Path(os.path.expanduser(request)).is_dir():
         return f"data: {request} is a folder; write folder:{request}"
     if colon and get_close_matches(prefix, ["folder"]):
         return f"data: unknown {request!r}; did you mean 'folder:{path}'?"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, cached_property
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
@@ -26,7 +27,12 @@ Integer = Annotated[int, BeforeValidator(_not_bool)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 """a fraction from 0 up to, but without, 1"""
-Count = Annotated[Integer, Field(gt=0)]
+MOST_COUNT = 1_000_000_000
+"""the largest number of epochs, steps, samples and the like; more would be a slip"""
+Count = Annotated[Integer, Field(gt=0, le=MOST_COUNT)]
+MOST_SEEDS = 100_000
+"""more would be a mistake: nobody trains a setting so often"""
+SeedCount = Annotated[Integer, Field(gt=0, le=MOST_SEEDS)]
 MOST_SIDE = 4096
 """the largest side of images in pixels: a batch of larger ones fits into no memory"""
 Side = Annotated[Count, Field(le=MOST_SIDE)]
@@ -94,4 +100,22 @@ def parse(model: type[AnySpec], value: object, where: str) -> AnySpec:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise InputError(*problems_of(error, where, model.model_fields)) from None
+        raise InputError(*problems_of(error, where, model.model_fields, lambda place: _keys_at(model, place))) from None
+
+
+def _keys_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str] | None:
+    """The keys that a specification takes at a place within it; None where that is not clear."""
+    for key in (key for key in place if isinstance(key, str)):
+        field = model.model_fields.get(key)
+        models = [] if field is None else list(_models_in(field.annotation))
+        if len(models) != 1:
+            return None
+        (model,) = models
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

@@ -140,6 +140,7 @@ def test_the_faults_of_a_study_are_told_all_at_once_with_the_nearest_names(tmp_p
         ({}, "expected paper with tolerance, or between"),
         ({"paper": 85.0, "tolerance": 1.0, "between": [0, 1]}, "expected paper with tolerance, or between"),
         ({"between": [None, None]}, "between: expected a lowest or a highest number"),
+        ({"between": [5, 1]}, r"measures\.0: between: expected the lower number first, got 5 and 1"),
     ],
 )
 def test_a_number_without_bounds_on_both_sides_is_refused(tmp_path, judged, fault):
@@ -506,6 +507,58 @@ def test_what_a_stage_takes_from_earlier_ones_is_something_they_train(tmp_path):
     assert second == "study mine: stages.last: stage main does not train seeds 2, 5; its seeds: 0, 1"
 
 
+def test_a_pair_and_a_setting_that_an_earlier_stage_does_not_train_are_told_before_it_is_trained(tmp_path):
+    which = {"stage": "main", "method": "hinton", "pair": "a/b", "setting": {"temperatur": 2}}
+    stages = [
+        {"name": "main", "bench": BENCH},
+        {"name": "next", "bench": BENCH, "settings": [which]},
+        {"name": "alone", "bench": BENCH, "settings": [{"stage": "main", "setting": {"alpha": 1}}]},
+    ]
+    measures = [{"name": "KD", "of": {"method": "hinton", "pair": "digits_teachr/digits_student"}, "between": [0, None]}]
+    with pytest.raises(InputError) as refused:
+        read_study(study_of(tmp_path, stages=stages, measures=measures))
+    assert refused.value.problems == (
+        "study mine: stages.next: pair of stage main: unknown 'a/b'; known: digits_teacher/digits_student",
+        "study mine: stages.next: setting: key: unknown 'temperatur'; did you mean 'temperature'? "
+        "Known: alpha, coefficient, dose, hinton.dose, hinton.temperature, task, temperature, weight",
+        "study mine: stages.alone: setting: the student alone has none",
+        "study mine: measures, 'KD': pair of stage main: unknown 'digits_teachr/digits_student'; "
+        "did you mean 'digits_teacher/digits_student'? Known: digits_teacher/digits_student",
+    )
+    named = [{**measures[0], "of": {"method": "hinton", "pair": "digits_teacher/digits_student"}}]
+    assert read_study(study_of(tmp_path, measures=named)).measures[0].of.pair == "digits_teacher/digits_student"
+
+
+def test_an_unknown_key_is_compared_with_those_of_its_own_place(tmp_path):
+    stages = [
+        {"name": "main", "bench": BENCH},
+        {"name": "moved", "calibrate": {"of": {"stage": "main"}, "labels": "teacher", "class": [3]}},
+        {"name": "more", "race": {"stage": "main", "best": 0, "seeds": 3, "control_seeds": 4, "seed": 1, "zzz": 1}},
+    ]
+    with pytest.raises(InputError) as refused:
+        read_study(study_of(tmp_path, stages=stages))
+    told = dict(problem.removeprefix("study mine: ").split(": ", 1) for problem in refused.value.problems)
+    assert told["stages.1.calibrate.class"].startswith("unknown; did you mean 'classes'?")
+    assert told["stages.2.race.seed"].startswith("unknown; did you mean 'seeds'")
+    assert told["stages.2.race.zzz"] == "unknown; known: stage, best, widest, against, seeds, control_seeds"
+
+
+def test_an_ensemble_of_one_seed_twice_and_a_race_without_keys_are_refused(tmp_path):
+    stages = [
+        {"name": "main", "bench": BENCH},
+        {"name": "next", "bench": BENCH, "teacher": {"stage": "main", "seeds": [0, 1, 0]}},
+        {"name": "last", "race": None},
+        {"name": "many", "race": {"stage": "main", "best": 0, "seeds": 3, "control_seeds": 10**30}},
+    ]
+    with pytest.raises(InputError) as refused:
+        read_study(study_of(tmp_path, stages=stages))
+    assert refused.value.problems == (
+        "study mine: stages.1.teacher.seeds: expected each seed once, got 0 twice or more",
+        "study mine: stages.2: race: nothing stands below it; its keys may not be indented",
+        f"study mine: stages.3.race.control_seeds: expected a number <= 100000, got {10**30}",
+    )
+
+
 def test_reproduce_refuses_options_that_do_not_apply_and_seeds_that_a_later_stage_would_miss(kdzoo, place):
     stages = [
         {"name": "main", "bench": BENCH},
@@ -585,11 +638,21 @@ def test_one_seed_marks_no_cell_and_a_cell_of_several_settings_is_told(surface):
     assert "| 2 | 90.00 (n = 1) |" in (surface / "s" / "README.md").read_text()
 
 
+def test_a_surface_of_a_stage_that_has_not_begun_is_told_and_stops_nothing(surface):
+    stages = [{"name": "main", "bench": BENCH}, {"name": "later", "bench": BENCH}]
+    later = {**SURFACE, "name": "of a later stage", "stage": "later", "best": "table"}
+    write_evidence(read_study(study_of(surface, stages=stages, measures=[], surfaces=[SURFACE, later])), "mine", surface / "s")
+    page = (surface / "s" / "README.md").read_text()
+    assert "## of a later stage\n\nNot measured: hinton: no finished run.\n" in page
+    assert len(list(csv.DictReader((surface / "s" / "surfaces.csv").open(newline="")))) == 6
+
+
 def test_the_faults_of_a_surface_are_told_with_the_nearest_names(tmp_path):
     surfaces = [
         {**SURFACE, "rows": "temprature", "metric": "eror_rate"},
         {**SURFACE, "columns": "hinton.temperature", "stage": "mian"},
         {**SURFACE, "name": "third", "method": "hintn"},
+        {**SURFACE, "name": "fourth", "setting": {"alfa": 0.5}, "phase": "refit"},
     ]
     with pytest.raises(InputError) as refused:
         read_study(study_of(tmp_path, surfaces=surfaces))
@@ -600,6 +663,8 @@ def test_the_faults_of_a_surface_are_told_with_the_nearest_names(tmp_path):
         "surfaces, 'T by width': axis: unknown 'temprature'; did you mean 'temperature'?",
         "surfaces, 'T by width': stage that trains: unknown 'mian'; did you mean 'main'?",
         "surfaces, 'third': method: unknown 'hintn'; did you mean 'hinton'?",
+        "surfaces, 'fourth': setting: key: unknown 'alfa'; did you mean 'alpha'?",
+        "surfaces, 'fourth': phase: stage main trains no chosen settings again",
     ):
         assert fault in told
 

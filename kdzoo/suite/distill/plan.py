@@ -95,7 +95,7 @@ def prepare_wish(wish: Wish, teacher: str, size: int | None, modules: Modules) -
 
 def _own_size(wish: Wish) -> int | None:
     """The side of a data set's own images, where a recipe has a larger one; None to leave the recipe's."""
-    own = recipe_file(wish.recipe).recipe.get("augment", {}).get("size")
+    own = recipe_file(wish.recipe).augment.get("size")
     if own is None:
         return None
     images = load_dataset(wish.data, None, None)

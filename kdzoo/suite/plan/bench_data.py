@@ -44,7 +44,7 @@ class BenchData:
 
 def image_size(protocol: RecipeFile | None, changes: Mapping[str, Any]) -> int | None:
     """The side that folders are decoded for; a size that is none is the recipe's fault, and reported as that."""
-    own = protocol.recipe.get("augment", {}).get("size") if protocol is not None else None
+    own = protocol.augment.get("size") if protocol is not None else None
     size = changes.get("recipe.augment.size", own)
     return size if isinstance(size, int) and not isinstance(size, bool) and 0 < size <= MOST_SIDE else None
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationInfo, field_validator
 
 from kdzoo.data.known import has_labels
-from kdzoo.runs.fields import Count, Integer, Number, Share
+from kdzoo.runs.fields import MOST_SEEDS, Count, Integer, Number, SeedCount, Share
 from kdzoo.runs.licences import Allowed
 from kdzoo.runs.options import ExecutionSpec, as_list
 
@@ -61,10 +61,6 @@ def _number(text: str) -> object:
         except ValueError:
             continue
     return text
-
-
-MOST_SEEDS = 100_000
-"""more would be a mistake: nobody trains a setting so often"""
 
 
 def _seeds(value: object) -> object:
@@ -152,8 +148,8 @@ class BenchConfig(ExecutionSpec):
     tune: Count | None = None
     refit: bool | None = None
     seeds: Seeds = (0, 1, 2)
-    control_seeds: Count | None = None
-    refit_seeds: Count | None = None
+    control_seeds: SeedCount | None = None
+    refit_seeds: SeedCount | None = None
     pairs: Names = ()
     teacher: str | None = None
     student: str | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from kdzoo.runs.fields import Count, Integer, Spec
+from kdzoo.runs.fields import Integer, SeedCount, Spec
 from kdzoo.suite.plan.config import CONTROLS
 
 
@@ -23,8 +23,8 @@ class Race(Spec):
     best: Annotated[Integer, Field(ge=0)]
     widest: Annotated[Integer, Field(ge=0)] = 0
     against: Literal["hinton", "none"] = "hinton"
-    seeds: Count
-    control_seeds: Count | None = None
+    seeds: SeedCount
+    control_seeds: SeedCount | None = None
 
     @model_validator(mode="after")
     def _takes_some(self) -> Self:

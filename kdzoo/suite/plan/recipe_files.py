@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, field_validator
 
 from kdzoo.contract.registry import Definition, Registry
 from kdzoo.runs.fields import Count, Number, Share, Spec, parse
@@ -79,6 +79,18 @@ class RecipeFile(Spec):
     pretrained: dict[str, Any] = {}
     fine_tune: FineTune | None = None
 
+    @field_validator("recipe")
+    @classmethod
+    def _with_keys_of_augment(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(augment := value.get("augment"), dict | None):
+            raise ValueError(f"augment: expected keys and their values, got {augment!r}")
+        return value
+
+    @property
+    def augment(self) -> Mapping[str, Any]:
+        """What the recipe says of augmentation; nothing where its key is left empty."""
+        return self.recipe.get("augment") or {}
+
     def published_for(self, pair: str) -> dict[str, PairValues]:
         """The values of their own that methods have for a pair."""
         return {method: values.pairs[pair] for method, values in self.published.items() if pair in values.pairs}
@@ -106,7 +118,7 @@ class RecipeFile(Spec):
         images: how many it is trained on; with them epochs come to `min_steps` at least, unless `changes` say how many.
         Milestones come to whole epochs of however many there are.
         """
-        values: dict[str, Any] = {**self.recipe, "augment": dict(self.recipe.get("augment", {}))}
+        values: dict[str, Any] = {**self.recipe, "augment": dict(self.augment)}
         if network in self.lr_for:
             values["lr"] = self.lr_for[network]
         if data in self.normalise_for:

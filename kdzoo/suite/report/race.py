@@ -40,7 +40,7 @@ class Decision:
     def __str__(self) -> str:
         parts = [("best", self.best), ("widest interval", self.widest)]
         texts = [f"{word}: {', '.join(standing.record.method for standing in standings)}" for word, standings in parts if standings]
-        return f"{self.block.table_key.pair}: {'; '.join(texts)}"
+        return f"{self.block.table_key.pair}: {'; '.join(texts) or 'no method, since each of them has collapsed or failed'}"
 
 
 def decide(bench: BenchRecords, config: BenchConfig, race: Race) -> tuple[Decision, ...]:

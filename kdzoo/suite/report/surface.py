@@ -90,6 +90,8 @@ class Surface:
         return mean if self.lower_is_better else -mean
 
     def _groups(self, among: Among) -> Iterator[list[Key]]:
+        if not self.cells:
+            return
         if among == "table":
             yield list(self.cells)
         elif among == "rows":

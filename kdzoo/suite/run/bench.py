@@ -108,7 +108,7 @@ def run_race(
     ensure_writable(prepared.plan.folder)
     refit_of_sweep = refit_plan(prepared)
     plan, decisions = race_plan(prepared, refit_of_sweep, race)
-    for decision in decisions:
+    for decision in decisions if race.chooses else ():
         emit(Note(f"{race.seeds} seeds for {decision}"))
     keep_command(prepared, [prepared.plan, refit_of_sweep, plan], command, emit)
     outcome = train_plan(replace(prepared, plan=plan, checked=frozenset()), launcher, emit, retry_failed=retry_failed)

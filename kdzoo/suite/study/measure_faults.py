@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA
 from kdzoo.errors import InputError, collect_problems, unknown
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.refit import wants_refit
-from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.report.axes import AXES
 from kdzoo.suite.report.published import published_in
+from kdzoo.suite.study.choice_faults import fields_of, wrong_keys, wrong_pair
 from kdzoo.suite.study.measures import TEACHER, Cell
 from kdzoo.suite.study.metrics import OF_A_CLASS, metric_names
-from kdzoo.suite.study.study import Study, methods_of
-
-SETTING_KEYS = ("temperature", "alpha", "weight", "dose", "coefficient", "task")
-"""of any method's setting, beside its hyper-parameters"""
+from kdzoo.suite.study.study import Study, StudyStage, methods_of
 
 
 def wrong_measures(study: Study) -> list[str]:
@@ -47,17 +43,16 @@ def wrong_measures(study: Study) -> list[str]:
 
 
 def _wrong_setting(study: Study, cell: Cell) -> list[str]:
-    """Keys of a cell's setting that its method does not have, and a phase that its stage does not train."""
+    """Keys of a cell's setting that its method does not have, and a pair and a phase that its stage does not train."""
     stage = study.stage(cell.stage)
     if stage.step is not None or cell.method in (None, TEACHER) or cell.method not in methods_of(study, cell.stage):
         return []
-    problems = []
-    if cell.phase == "refit" and not wants_refit(study.config(stage)):
-        problems.append(f"phase: stage {stage.name} trains no chosen settings again")
-    if own := _fields(cell.method):  # else only a plugin knows it, or it has none
-        known = dict.fromkeys([*SETTING_KEYS, *own])
-        problems += [f"setting: {unknown('key', key, known)}" for key in cell.setting if key not in known]
-    return problems
+    return [*_wrong_phase(study, stage, cell.phase), *wrong_pair(study, cell.stage, cell.pair), *wrong_keys(cell.method, cell.setting)]
+
+
+def _wrong_phase(study: Study, stage: StudyStage, phase: str | None) -> list[str]:
+    missing = phase == "refit" and not wants_refit(study.config(stage))
+    return [f"phase: stage {stage.name} trains no chosen settings again"] if missing else []
 
 
 def _wrong_metric(study: Study, cell: Cell) -> list[str]:
@@ -97,7 +92,9 @@ def wrong_surfaces(study: Study) -> list[str]:
         elif (methods := methods_of(study, surface.stage)) and surface.method not in methods:
             problems.append(f"{where}: {unknown('method', surface.method, methods)}")
         else:
-            axes = [*AXES, *_fields(surface.method)]
+            problems += [f"{where}: {problem}" for problem in wrong_keys(surface.method, surface.setting)]
+            problems += [f"{where}: {problem}" for problem in _wrong_phase(study, study.stage(surface.stage), surface.phase) if methods]
+            axes = [*AXES, *fields_of(surface.method)]
             problems += [f"{where}: {unknown('axis', axis, axes)}" for axis in (surface.rows, surface.columns) if axis not in axes]
     return problems
 
@@ -113,17 +110,6 @@ def wrong_order(study: Study) -> list[str]:
             if name in names and len(pairs := study.config(study.stage(name)).pairs) > 1:
                 problems.append(f"order: stage {name} has {len(pairs)} pairs; expected one, since each table is set beside the others")
     return problems
-
-
-def _fields(method: str) -> list[str]:
-    """The hyper-parameters and doses of the methods of a sum, as axes name them; nothing of what only a plugin knows."""
-    with REGISTRY.declarations():
-        try:
-            fields = {name: list(REGISTRY.get(name).model_fields) for name in parse_request(method).terms}
-        except InputError:
-            return []
-    options = [text for name, keys in fields.items() for key in keys for text in (key, f"{name}.{key}")]
-    return [*options, *(f"{name}.dose" for name in fields)]
 
 
 def _wrong_method(study: Study, cell: Cell) -> list[str]:

@@ -63,6 +63,8 @@ class Measure(Spec):
             raise ValueError("expected paper with tolerance, or between")
         if self.between is not None and self.between == (None, None):
             raise ValueError("between: expected a lowest or a highest number")
+        if self.bounds[0] > self.bounds[1]:
+            raise ValueError(f"between: expected the lower number first, got {self.bounds[0]:g} and {self.bounds[1]:g}")
         return self
 
     @property

@@ -8,6 +8,7 @@ from kdzoo.errors import InputError, unknown
 from kdzoo.suite.plan.config import CONTROLS, KD, BenchConfig
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.refit import refit_seeds, validation_share, wants_refit
+from kdzoo.suite.study.choice_faults import wrong_keys, wrong_pair
 from kdzoo.suite.study.study import Study, StudyStage, methods_of, step_seeds
 from kdzoo.suite.study.which import Of, Which
 
@@ -86,6 +87,8 @@ def _wrong_runs(study: Study, of: Of, stage: StudyStage) -> list[str]:
     methods = methods_of(study, of.stage)
     if methods and of.method not in methods:
         return [unknown(f"method of stage {of.stage}", of.method, methods)]
+    if methods and (problems := [*wrong_pair(study, of.stage, of.pair), *wrong_keys(of.method, of.setting)]):
+        return problems
     reads_networks = stage.step is not None or of is stage.teacher
     if methods and reads_networks and "student" not in study.config(source).keep:
         return [f"stage {of.stage} keeps no students, which {'a step reads' if stage.step else 'teach'}; add student to its keep"]

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.files import CONFIGS
-from kdzoo.runs.fields import Count, Number, Spec
+from kdzoo.runs.fields import Number, SeedCount, Spec
 from kdzoo.suite.plan.config import KD, NONE, BenchConfig
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.race import Race
@@ -51,6 +51,8 @@ class StudyStage(StepKeys):
         beside = [key for key in ("bench", "teacher", "settings", "race") if key in self.model_fields_set]
         if self.kind is not None and beside:
             raise ValueError(f"expected a bench or a step, got {' and '.join([*beside, self.kind])}")
+        if empty := [key for key in self.model_fields_set if getattr(self, key) is None]:
+            raise ValueError(f"{', '.join(sorted(empty))}: nothing stands below it; its keys may not be indented")
         return self
 
     @property
@@ -79,7 +81,7 @@ class Study(Spec):
     claim: str
     source: str
     tries: Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
-    seeds: Count = 5
+    seeds: SeedCount = 5
     stages: Annotated[tuple[StudyStage, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     measures: Annotated[tuple[Measure, ...], BeforeValidator(as_tuple)] = ()
     published: Annotated[tuple[PublishedTable, ...], BeforeValidator(as_tuple)] = ()

@@ -132,11 +132,10 @@ def _cell_text(one: Drawn, key: Key) -> str:
 
 def surface_lines(one: Drawn) -> list[str]:
     """A surface as Markdown: its name, what it shows, its table with the best cells in bold."""
-    surface, standings = one.surface, one.standings()
     lines = [f"## {markdown_text(one.spec.name)}", ""]
     if one.reason:
         return [*lines, f"Not measured: {markdown_text(one.reason)}."]
-    frame = surface_frame(one)
+    surface, standings, frame = one.surface, one.standings(), surface_frame(one)
     lines += [f"| {' | '.join(map(markdown_text, frame.columns))} |", "|" + " --- |" * len(frame.columns)]
     for row, cells in zip(surface.rows, frame.itertuples(index=False), strict=True):
         texts = [markdown_text(cells[0])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from kdzoo.runs.fields import Integer, Spec
 from kdzoo.suite.plan.config import NONE
@@ -19,7 +19,13 @@ def _as_seeds(value: object) -> object:
     return (value,) if isinstance(value, int) and not isinstance(value, bool) else as_tuple(value)
 
 
-SeedList = Annotated[tuple[Integer, ...], BeforeValidator(_as_seeds), Field(min_length=1)]
+def _once_each(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if repeated := [str(seed) for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
+        raise ValueError(f"expected each seed once, got {', '.join(repeated)} twice or more")
+    return seeds
+
+
+SeedList = Annotated[tuple[Integer, ...], BeforeValidator(_as_seeds), AfterValidator(_once_each), Field(min_length=1)]
 
 
 class Of(Spec):
