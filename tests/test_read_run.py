@@ -202,6 +202,7 @@ def test_a_plan_is_laid_out_from_shared_parts_as_json_lays_it_out_whole():
         assert planned.text.decode() == whole, folder.path
         assert planned.content == folder.plan_file(), folder.path
         assert repr(planned.content.run) == repr(folder.plan_file().run), folder.path
+        assert list(planned.content.parts) == list(folder.plan_file().parts), folder.path
         assert folder.has_plan(whole.encode()), folder.path
 
 
@@ -211,7 +212,8 @@ def test_a_run_is_planned_as_its_file_will_be_read(tmp_path):
     texts = PlanTexts()
     for one in made.students:
         text, content = texts.of(one.run, one.about)
-        assert repr(content.run) == repr(read_plan_file(text, one.run.id, "run.json").run)
+        from_file = read_plan_file(text, one.run.id, "run.json")
+        assert (repr(content.run), list(content.parts.items())) == (repr(from_file.run), list(from_file.parts.items()))
     assert "'temperature': 4}" in repr(made.students)
     term = TermSpec(method="m", version="1", hyperparameters={"scales": [1.0, 0.5]}, coefficient=1.0)
     assert repr(term.hyperparameters) == "{'scales': [1, 0.5]}"

@@ -62,7 +62,7 @@ def test_the_page_of_a_study_gives_the_epochs_that_its_students_were_trained_for
     """Each has measured as many epochs in its metrics."""
     folder = RESULTS / "papers" / name
     told = dict(re.findall(r"^- `([^`]+)/`: .*?(\d+) epochs? a run", (folder / "README.md").read_text(), re.MULTILINE))
-    assert told
+    assert told.keys() == {place.parent.name for place in folder.glob("*/runs")}
     for stage, epochs in told.items():
         files = list((folder / stage / "runs").glob("*/metrics.jsonl"))
         assert files

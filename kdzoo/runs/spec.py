@@ -217,8 +217,8 @@ class Run(Spec):
 
     @property
     def parts(self) -> dict[str, str]:
-        """Every field as canonical JSON, by name; a specification that runs share is put in that form once."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
+        """Every field as canonical JSON, in the order of their names; a specification that runs share is put in that form once."""
+        values = {name: getattr(self, name) for name in sorted(type(self).model_fields)}
         return {name: value.canonical_text if isinstance(value, Spec) else canonical_json(value) for name, value in values.items()}
 
     def id_of(self, text: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from test_leaderboard import KD, NONE, objective, write
 
 from kdzoo.errors import InputError
+from kdzoo.runs.plan_text import PlanTexts
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.runs.store import Store
 from kdzoo.suite.report.bench import read_bench
@@ -153,6 +154,19 @@ def test_the_greatest_number_is_the_newest_version(bench):
             write(bench, of_version(version), seed, val=0.8, test=0.8)
     assert versions(bench) == {"10"}
     assert "left out: 6 runs of older method versions" in read_bench(bench).notes
+
+
+def test_runs_that_are_known_from_their_plan_leave_older_versions_out_as_those_that_are_read(bench):
+    for version in ("2", "10"):
+        for seed in range(3):
+            write(bench, of_version(version), seed, val=0.8, test=0.8)
+    store, texts = Store(bench), PlanTexts()
+    newest = [record for record in read_bench(bench).records if record.method == "at"]
+    known = {record.id: store.run(record.id).known_run(record.run, record.about, texts) for record in newest}
+    assert [one.plan is not None for one in known.values()] == [True] * 3
+    with_known = read_bench(bench, known)
+    assert (with_known.records, with_known.notes) == (read_bench(bench).records, read_bench(bench).notes)
+    assert "left out: 3 runs of older method versions" in with_known.notes
 
 
 def test_of_hashes_the_one_that_finished_last_is_the_newest(bench):

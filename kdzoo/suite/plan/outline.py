@@ -51,7 +51,7 @@ class Outline:
         return total
 
     def epochs(self, images: float | None = None) -> int:
-        """For how many epochs a run trains on so many images; without their number the least."""
+        """For how many epochs a student without trained weights trains on so many images; without their number the least."""
         student, count = self.pairs[0][1], None if images is None else round(images)
         return self.protocol.resolve(student, self.changes, self.config.data, count).epochs
 

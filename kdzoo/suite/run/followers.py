@@ -116,17 +116,16 @@ def rendezvous_file() -> Iterator[tuple[Path, int]]:
     Its folder is removed on leaving or, where processes die before, by a process of its own once nobody has the pipe open. Not
     earlier: without the folder torch's rendezvous waits in C++ and lets no other thread run, so that nothing could end the process.
     """
-    folder = Path(tempfile.mkdtemp(prefix="kdzoo-processes-"))
-    ended, keep = os.pipe()
-    remover = subprocess.Popen([sys.executable, "-ISc", REMOVE, str(folder)], stdin=ended, start_new_session=True)
-    os.close(ended)
-    try:
+    with contextlib.ExitStack() as stack:
+        ended, keep = os.pipe()
+        stack.callback(os.close, keep)
+        folder = Path(tempfile.mkdtemp(prefix="kdzoo-processes-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        with open(ended, "rb") as its_end:
+            remover = subprocess.Popen([sys.executable, "-ISc", REMOVE, str(folder)], stdin=its_end, start_new_session=True)
+        stack.callback(remover.wait)
+        stack.callback(remover.kill)
         yield folder / "rendezvous", keep
-    finally:
-        remover.kill()
-        remover.wait()
-        os.close(keep)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def share_task(task: FollowerTask | None, processes: Processes) -> FollowerTask | None:

@@ -11,7 +11,7 @@ from kdzoo.runs.canonical import canonical_json
 from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race
-from kdzoo.suite.plan.refit import refit_seeds, wants_refit
+from kdzoo.suite.plan.refit import refit_seeds, validation_share, wants_refit
 from kdzoo.suite.study.speed import UNMEASURED, Machine, macs_at
 from kdzoo.suite.study.study import Study, StudyStage
 from kdzoo.suite.study.which import Which
@@ -117,7 +117,7 @@ def _of_teachers(study: Study, stage: StudyStage, machine: Machine) -> dict[str,
 def _images(config: BenchConfig) -> float | None:
     """How many images a bench trains on; None where that is not known before the data are read."""
     data = DATA.find(config.data)
-    return None if data is None or data.train is None else (config.limit or data.train) * (1 - (config.val_fraction or 0))
+    return None if data is None or data.train is None else (config.limit or data.train) * (1 - validation_share(config))
 
 
 def _macs_of(study: Study, teacher: Which, config: BenchConfig) -> float | None:
