@@ -62,11 +62,12 @@ def test_the_page_of_a_study_gives_the_epochs_that_its_students_were_trained_for
     """Each has measured as many epochs in its metrics."""
     folder = RESULTS / "papers" / name
     told = dict(re.findall(r"^- `([^`]+)/`: .*?(\d+) epochs? a run", (folder / "README.md").read_text(), re.MULTILINE))
-    assert told.keys() == {place.parent.name for place in folder.glob("*/runs")}
-    for stage, epochs in told.items():
+    stages = {place.parent.name for place in folder.glob("*/runs")}
+    assert stages
+    for stage in stages:
         files = list((folder / stage / "runs").glob("*/metrics.jsonl"))
         assert files
-        assert {len(file.read_text().splitlines()) for file in files} == {int(epochs)}, stage
+        assert {len(file.read_text().splitlines()) for file in files} == {int(told[stage])}, stage
 
 
 def test_the_claims_on_the_evidence_page_are_what_the_committed_runs_say():

@@ -2,7 +2,8 @@
 
 A method is expected to gain the sum of its gains over tuned plain KD, divided by one more than the number of its tables: tried once it
 is believed by half, tried in nine tables by nine tenths, and never tried it is expected to do as well as plain KD. It stands before
-plain KD only where it has gained on two data sets or more; a gain on one alone is a method to try next.
+plain KD only where it was shown to be better on two data sets or more, by an interval that lies above plain KD; a gain on one alone,
+or one that chance may have made, is a method to try next.
 """
 
 from __future__ import annotations
@@ -46,12 +47,9 @@ def expected_gain(trials: Sequence[Trial]) -> float:
     return sum(gains) / (len(gains) + 1)
 
 
-def has_gained_twice(trials: Sequence[Trial]) -> bool:
-    """Whether a method was better than tuned plain KD on two data sets or more, in the mean over its tables on each."""
-    by_data: dict[str, list[float]] = {}
-    for trial in trials:
-        by_data.setdefault(trial.data, []).append(trial.gain)
-    return sum(sum(gains) > 0 for gains in by_data.values()) >= 2
+def is_better_on_two(trials: Sequence[Trial]) -> bool:
+    """Whether a method was shown to be better than tuned plain KD on two data sets or more: a table's 95 % interval lies above it."""
+    return len({trial.data for trial in trials if trial.gain_low is not None and trial.gain_low > 0}) >= 2
 
 
 def recommend(trials: Iterable[Trial], candidates: Collection[str], published_doses: Mapping[str, float]) -> list[Choice]:
@@ -64,7 +62,7 @@ def recommend(trials: Iterable[Trial], candidates: Collection[str], published_do
     choices = [choose(name, of_method, published_doses.get(name)) for name, of_method in by_method.items() if of_method and name != KD]
     gaining = sorted((choice for choice in choices if choice.expected > 0), key=lambda choice: (-choice.expected, choice.method))[:MOST]
     kd = [choose(KD, by_method[KD], published_doses.get(KD))] if KD in by_method else []
-    sure = [choice for choice in gaining if has_gained_twice(choice.trials)]
+    sure = [choice for choice in gaining if is_better_on_two(choice.trials)]
     return [*sure, *kd, *(choice for choice in gaining if choice not in sure)]
 
 

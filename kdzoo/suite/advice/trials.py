@@ -29,7 +29,8 @@ DIGITS = 5
 class Trial:
     """One method in one table of a bench, at the setting that validation chose.
 
-    gain: its accuracy on the test images less that of plain KD, tuned alike, in points. validation: its accuracy on the validation
+    gain: its accuracy on the test images less that of plain KD, tuned alike, in points. gain_low: the lower end of the gain's 95 %
+    interval by itself; None of plain KD, and where one seed has none. validation: its accuracy on the validation
     images, in per cent; of a refit, and without any, None. dose: of its weight, on those networks.
     seeds: how many runs the gain is a mean of. collapsed: by the rule of the table. Where all seeds failed there is no accuracy: the
     gain is then COLLAPSED_GAIN.
@@ -40,6 +41,7 @@ class Trial:
     pair: str
     method: str
     gain: float
+    gain_low: float | None
     validation: float | None
     seeds: int
     collapsed: bool
@@ -90,6 +92,7 @@ def _trial(bench: str, pair: str, data: str, row: Any, reference: float) -> Tria
         pair=pair,
         method=str(row["method"]),
         gain=COLLAPSED_GAIN if failed else _rounded(100 * (float(row["test_top1"]) - reference)) or 0.0,
+        gain_low=None if pd.isna(low := row.get("vs_kd_low")) else _rounded(100 * low),
         validation=None if pd.isna(row["val_top1"]) else _rounded(100 * row["val_top1"]),
         seeds=int(row["n"]),
         collapsed=failed or not pd.isna(row["collapsed"]),
@@ -134,6 +137,7 @@ def _read(row: dict[str, str]) -> Trial:
         pair=row["pair"],
         method=row["method"],
         gain=float(row["gain"]),
+        gain_low=number("gain_low"),
         validation=number("validation"),
         seeds=int(row["seeds"]),
         collapsed=row["collapsed"] == "1",
