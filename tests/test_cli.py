@@ -554,6 +554,7 @@ def test_a_folder_with_a_folder_runs_is_no_bench_and_nothing_is_written_into_it(
     named = kdzoo("leaderboard", "pack", "--results", "code")
     assert named.status == 2
     assert "code/pack is a folder, but no bench (looked for bench.json or runs/*/run.json in it); looked in code" in named.err
+    assert "bench: . is a folder, but no bench" in kdzoo("status", ".").err
     assert [path.name for path in (place / "code/pack").iterdir()] == ["runs"]
     assert kdzoo("status", "digits", "--results", "code/my-results").status == 0, "the hint can be followed"
 

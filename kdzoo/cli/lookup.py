@@ -29,7 +29,7 @@ def bench_folder(name: str, results: Path) -> Path:
     if inside := [path.name for path in benches(Path(name))]:
         use = f"use --results {shlex.quote(name)}, or {shlex.quote(str(Path(name) / inside[0]))}"
         raise InputError(f"bench: {name} is a folder of benches ({', '.join(inside)}): {use}")
-    for folder in (results / name, Path(name)):
+    for folder in (Path(name), results / name):  # as it was given, before a place below results that has the same name
         if folder.is_dir():
             raise InputError(f"bench: {folder} is a folder, but no bench (looked for {LOOKED_FOR} in it); {search_hint(results)}")
     raise InputError(f"{unknown('bench', name, [path.name for path in benches(results)])}; {search_hint(results)}")
