@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdzoo.cli.interruption import raise_if_interrupted
+from kdzoo.cli.interruption import Interrupted, raise_if_interrupted
 from kdzoo.cli.output import announce_if_slow, console, print_message, print_text, with_label
 from kdzoo.garbage import uncollected
 from kdzoo.runs.atomic import ensure_writable
@@ -111,11 +111,25 @@ def print_lines(lines: Iterable[str]) -> None:
         print_text(one_line(line))
 
 
-def open_launcher(config: BenchConfig) -> Launcher:
-    """The launcher whose workers know the bench's plugins; what they print is logged in the cache folder."""
+STOPPING = "stopping: what is being trained is checkpointed first; Ctrl-C once more ends it at once"
+
+
+@contextmanager
+def open_launcher(config: BenchConfig) -> Iterator[Launcher]:
+    """The launcher whose workers know the bench's plugins; what they print is logged in the cache folder.
+
+    An interruption that takes its workers longer than some seconds is announced.
+    """
     setup = LauncherSetup.of_bench(config)
     ensure_writable(setup.logs)
-    return create_launcher(setup, config.launcher)
+    with ExitStack() as stack:
+        launcher = stack.enter_context(create_launcher(setup, config.launcher))
+        try:
+            yield launcher
+        except Interrupted:
+            with announce_if_slow(STOPPING):
+                stack.close()
+            raise
 
 
 def report_failures(outcome: Outcome, look: str) -> int:

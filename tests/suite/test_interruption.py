@@ -130,6 +130,39 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path, undisturbed):
     assert_same(tmp_path, undisturbed)
 
 
+SLOW = """
+import os, pathlib, time, kdzoo
+@kdzoo.register("slow")
+def slow(student, teacher, batch):
+    if batch.clock.step == 2:
+        pathlib.Path(os.environ["KDZOO_CACHE"], "begun").touch()
+        time.sleep(12)
+    return student.logits.square().mean()
+"""
+
+
+@pytest.mark.slow
+def test_what_takes_long_to_stop_is_announced_and_a_second_ctrl_c_does_not_wait(tmp_path):
+    """A step of twelve seconds, after which alone the worker would look whether it is to stop."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    process = start(tmp_path, "--methods", "slow", "--plugin", "slow.py")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "cache" / "begun").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(3)
+    os.kill(process.pid, signal.SIGINT)
+    began = time.monotonic()
+    said, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 6, "the step had nine seconds left"
+    assert process.returncode == 130, said
+    assert "kdzoo: stopping: what is being trained is checkpointed first; Ctrl-C once more ends it at once" in said
+    assert said.rstrip().endswith("kdzoo: interrupted; run the same command to resume")
+    assert members_of_group(process.pid) == []
+
+
 @pytest.mark.slow
 def test_the_same_command_again_trains_nothing(undisturbed):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("results/b/runs/*/*") if path.name != ".lock"}
