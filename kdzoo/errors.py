@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
+
+Value = TypeVar("Value", int, str)
 
 
 class KdzooError(Exception):
@@ -94,6 +97,11 @@ def problems_of(
 
 
 _BOUNDS = {"greater_than": (">", "gt"), "greater_than_equal": (">=", "ge"), "less_than": ("<", "lt"), "less_than_equal": ("<=", "le")}
+
+
+def repeated(values: Iterable[Value]) -> list[Value]:
+    """The values that stand there twice or more, each once, in their order."""
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 LONGEST_VALUE = 80

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kdzoo.data.class_names import same_classes
 from kdzoo.data.dataset import ColumnNames, Dataset, Subset
-from kdzoo.errors import InputError, unknown
+from kdzoo.errors import InputError, repeated, unknown
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.multitask import learn_columns
 from kdzoo.tasks.task import TargetColumn, Task
@@ -27,7 +27,7 @@ def task_for(dataset: Dataset, words: Sequence[str]) -> Task:
     names = [word.rpartition("*")[2].strip() for word in words]
     known = {column.name: column for column in dataset.columns}
     problems = [unknown("columns", name, known) for name in names if name not in known]
-    problems += [f"columns: {name} is named twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    problems += [f"columns: {name} is named twice" for name in repeated(names)]
     if problems:
         raise InputError(*problems)
     if names == [dataset.columns[0].name]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdzoo.errors import InputError, did_you_mean
+from kdzoo.errors import InputError, did_you_mean, repeated
 from kdzoo.text import are, number_of
 
 Array = NDArray[Any]
@@ -141,7 +141,7 @@ def _whole_numbers(array: Array, part: str) -> Array:
 
 def _places_of_names(parts: Mapping[str, Array], names: Sequence[str]) -> dict[Any, int]:
     """What each label counts as where the classes have names; InputError for labels beyond them."""
-    if twice := sorted({name for name in names if list(names).count(name) > 1}):
+    if twice := sorted(repeated(names)):
         raise InputError(f"data: two classes have the same name: {', '.join(twice)}")
     text = parts["train"].dtype.kind == "U"
     numbers_by_label = {name: number for number, name in enumerate(names)} if text else {number: number for number in range(len(names))}

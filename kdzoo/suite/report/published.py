@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from kdzoo.errors import InputError, collect_problems, did_you_mean, problems_of, unknown
+from kdzoo.errors import InputError, collect_problems, did_you_mean, problems_of, repeated, unknown
 from kdzoo.files import CONFIGS, read_file
 from kdzoo.runs.fields import Count, Number, Spec
 from kdzoo.tasks.classification import CLASSIFICATION
@@ -96,7 +96,7 @@ def read_published(file: Path) -> tuple[Published, ...]:
 def _faults_of_header(file: Path, names: list[str]) -> list[str]:
     strangers = [f"{file.name}:1: unknown column {name!r}{did_you_mean(name, COLUMNS)}" for name in names if name not in COLUMNS]
     missing = [f"{file.name}:1: column {name!r} is missing" for name in COLUMNS if name not in names and name not in OPTIONAL]
-    twice = [f"{file.name}:1: column {name!r} stands there twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    twice = [f"{file.name}:1: column {name!r} stands there twice" for name in repeated(names)]
     return [*strangers, *missing, *twice]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
 
 from kdzoo.data.known import DATA
-from kdzoo.errors import InputError, collect_problems, unknown
+from kdzoo.errors import InputError, collect_problems, repeated, unknown
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.report.axes import AXES
@@ -128,8 +127,3 @@ def _methods(study: Study, name: str | None) -> list[str]:
     """What a stage has numbers of: its methods and its teacher; nothing where its bench has faults of its own."""
     trained = methods_of(study, name)
     return [TEACHER, *trained] if trained else []
-
-
-def repeated(names: Iterable[str]) -> list[str]:
-    all_names = list(names)
-    return [name for name in dict.fromkeys(all_names) if all_names.count(name) > 1]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
+from kdzoo.errors import repeated
 from kdzoo.runs.fields import Integer, Spec
 from kdzoo.suite.plan.config import NONE
 
@@ -20,8 +21,8 @@ def _as_seeds(value: object) -> object:
 
 
 def _once_each(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if repeated := [str(seed) for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
-        raise ValueError(f"expected each seed once, got {', '.join(repeated)} twice or more")
+    if twice := repeated(seeds):
+        raise ValueError(f"expected each seed once, got {', '.join(map(str, twice))} twice or more")
     return seeds
 
 
