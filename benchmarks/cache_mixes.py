@@ -43,7 +43,7 @@ from kdzoo.training.run_teacher import load_teacher
 from kdzoo.training.train import open_answers, step
 
 TEACHER, STUDENT = "resnet20", "resnet8"
-IMAGES, BATCH = 512, 64
+IMAGES, BATCH, EPOCHS = 512, 64, 4
 LOGITS_ALONE = 64 * 1024**2
 """bytes: room for logits and embeddings of every view, and not for stages"""
 ROOM = 32 * 1024**3
@@ -64,13 +64,13 @@ def random_images() -> Dataset:
 def cohorts(setup: Setup, methods: Sequence[str], augment: Augment, cache: int, mix: int) -> Iterator[Cohort]:
     """The cohorts of these methods' runs, as the bench assembles them. mix: other teachers' weights share no cache."""
     path = teacher_file(setup.teacher, setup.images, mix, setup.scratch)
-    recipe = Recipe(epochs=4, batch_size=BATCH, lr=0.05, augment=augment)
-    teacher = NetworkSpec(name=TEACHER, classes=setup.classes, start=f"file:{file_sha256(path)}")
+    recipe = Recipe(epochs=EPOCHS, batch_size=setup.batch, lr=0.05, augment=augment, precision=setup.precision)
+    teacher = NetworkSpec(name=setup.teacher, classes=setup.classes, start=f"file:{file_sha256(path)}")
     located_runs = []
     for name in methods:
-        spec = ObjectiveSpec(task=1.0) if name == "none" else objective(parse_request(name), Setting(), {}, "deep", epochs=4)
+        spec = ObjectiveSpec(task=1.0) if name == "none" else objective(parse_request(name), Setting(), {}, "deep", epochs=EPOCHS)
         run = Run(
-            student=NetworkSpec(name=STUDENT, classes=setup.classes),
+            student=NetworkSpec(name=setup.student, classes=setup.classes),
             teacher=None if name == "none" else teacher,
             data=setup.data(None),
             recipe=recipe,
@@ -98,7 +98,7 @@ def seconds_a_step(cohort: Cohort, epochs: Sequence[int]) -> float:
         plan = cohort.plan_epoch(epoch)
         answers = open_answers(cohort, plan, 0, lambda _: None)
         for number, loaded in enumerate(plan.batches(), start=epoch * cohort.steps_an_epoch):
-            step(cohort, plan, loaded, Progress(epoch, 4, number, 4 * cohort.steps_an_epoch), answers)
+            step(cohort, plan, loaded, Progress(epoch, EPOCHS, number, EPOCHS * cohort.steps_an_epoch), answers)
         if cohort.teacher_cache is not None:
             cohort.teacher_cache.flush()
         found.append((time.process_time() - began) / cohort.steps_an_epoch)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import logging
 import os
@@ -66,6 +67,11 @@ PAIRS = "resnet56/resnet20,resnet32x4/resnet8x4,wrn_40_2/wrn_16_2"
 EPOCH_IMAGES = 50_000
 TABLE_WIDTH = 130
 FAILED = "failed:"
+LOGITS = ("hinton", "dkd", "dist", "logit_std", "nkd", "ttm")
+FEATURES = ("at", "fitnet", "vid", "reviewkd", "srrl", "cwd", "nst", "semckd")
+RELATIONS = ("rkd", "crd", "sp", "pkt", "cc", "ickd")
+METHODS = tuple(name for names in itertools.zip_longest(LOGITS, FEATURES, RELATIONS) for name in names if name is not None)
+"""twenty in an order in which the families take turns"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Settings:
     sections: tuple[str, ...]
     growth_runs: tuple[int, ...]
     growth_batches: tuple[int, ...]
+    growth_methods: tuple[int, ...]
+    growth_images: tuple[int, ...]
     repeats: int
     seconds: float
     fit_seconds: float
@@ -124,6 +132,8 @@ def options(words: list[str] | None) -> Options:
         sections=tuple((given.sections or ("sides,growth,share,fit" if cuda else "sides,growth,share")).split(",")),
         growth_runs=(1, 3) if quick else (1, 3, 9, 27),
         growth_batches=(32,) if quick else (64, 128, 256, 512, 1024),
+        growth_methods=(1, 3) if quick else (1, 5, 10, 20),
+        growth_images=(128,) if quick else (5_000, 20_000, 50_000),
         repeats=given.repeats or (2 if quick else 5),
         seconds=given.seconds or (0.05 if quick else 0.2 if cuda else 3.0),
         fit_seconds=given.fit_seconds,
@@ -212,6 +222,22 @@ def growth_by_batch(setup: Setup, settings: Settings, say: Callable[[str], None]
     return {"by": "batch", **measured(setup, {**FLOOR, **sweeps}, settings, say)[0]}
 
 
+def growth_by_methods(setup: Setup, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
+    """Time and memory of a sweep of more and more different methods, beside the floor."""
+    sweeps: dict[str, Make] = {
+        f"kdzoo_methods of {count}": partial(ours.methods, names=METHODS[:count]) for count in settings.growth_methods
+    }
+    return {"by": "methods", **measured(setup, {**FLOOR, **sweeps}, settings, say)[0]}
+
+
+def growth_by_images(setup: Setup, settings: Settings, images: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Time and memory of a cold sweep on so many training images, and the seconds that the beginning of an epoch takes."""
+    runs = max(count for count in settings.growth_runs if count <= SWEEP)
+    sweeps: dict[str, Make] = {f"kdzoo_cold on {images:,} images": partial(ours.cold, runs=runs, images=images)}
+    cell = measured(setup, {**FLOOR, **sweeps}, settings, say)[0]
+    return {"by": "images", "images": images, "opening_seconds": ours.opening_seconds(setup, runs, images), **cell}
+
+
 def share_cell(setup: Setup, settings: Settings) -> dict[str, Any]:
     """Where the time of a step goes: a single run, a sweep with the live teacher, and one with the cache."""
     found = {}
@@ -246,6 +272,9 @@ def planned(settings: Settings, setups: list[Setup], content: dict[str, Any], sa
         yield "growth", "growth by runs", partial(growth_by_runs, setups[0], settings, say)
         for batch in settings.growth_batches:
             yield "growth", f"growth at batch {batch}", partial(growth_by_batch, replace(setups[0], batch=batch), settings, say)
+        yield "growth", "growth by methods", partial(growth_by_methods, setups[0], settings, say)
+        for images in settings.growth_images:
+            yield "growth", f"growth on {images:,} images", partial(growth_by_images, setups[0], settings, images, say)
 
 
 def measure(settings: Settings, scratch: Path, keep: Callable[[dict[str, Any]], object], say: Callable[[str], None]) -> dict[str, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from speed_clock import LeftOut, Side, synchronise
-from speed_setup import CACHED_IMAGES, CacheSize, Setup, cohort_for
+from speed_setup import CACHED_IMAGES, CacheSize, Setup, at_published_weights, cohort_for, cohort_of
 
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.needs import Need, Pass
@@ -68,9 +68,28 @@ def live(setup: Setup, runs: int) -> Side:
     return trained(cohort_for(setup, runs, "off"))
 
 
-def cold(setup: Setup, runs: int) -> Side:
+def methods(setup: Setup, names: Sequence[str]) -> Side:
+    """Different methods, a run of each at its published weight, that ask the teacher in every step, once for all of them."""
+    return trained(cohort_of(setup, at_published_weights(names), "off"))
+
+
+def opening_seconds(setup: Setup, runs: int, images: int) -> float:
+    """Seconds until an epoch's first batch can be trained: its order and views are drawn, its answers looked up, none known."""
+    cohort = cohort_for(setup, runs, "auto", limit=images, teacher=4)
+    assert cohort.teacher_cache is not None
+    try:
+        began = time.perf_counter()
+        plan = cohort.plan_epoch(0)
+        open_answers(cohort, plan, 0, lambda _: None)
+        next(iter(plan.batches()))
+        return time.perf_counter() - began
+    finally:
+        cohort.teacher_cache.delete()
+
+
+def cold(setup: Setup, runs: int, images: int = CACHED_IMAGES) -> Side:
     """A sweep with the cache on, whose views are new: epoch after epoch of its own teacher, which nobody else fills in for."""
-    return trained(cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES, 4 * setup.batch), teacher=1))
+    return trained(cohort_for(setup, runs, "auto", limit=max(images, 4 * setup.batch), teacher=1))
 
 
 def warm(setup: Setup, runs: int) -> Side:

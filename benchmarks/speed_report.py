@@ -46,7 +46,7 @@ def targets(pair: str, timings: Mapping[str, Timing], device: str) -> list[dict[
     if {"student", "teacher"} <= has:
         student, teacher = of["student"], of["teacher"]
         served = 1 + 1.2 * teacher / (SWEEP * student)
-        limits = {"warm": 1.05, "cold": served, "off": served}
+        limits = {"warm": 1.03, "cold": served, "off": served}
         for what, side in SWEEPS.items():
             if side in of:
                 name = f"a run of a sweep of {SWEEP}, cache {what}, over the student alone"
@@ -147,7 +147,13 @@ def notes_of(content: Mapping[str, Any]) -> list[str]:
         f"240 epochs would take {fit['seconds_of_240_epochs_a_run']:.0f} s a run"
         for fit in content["fit"]
     ]
-    return [*fits, *left_out(content), *(f"not reached: {name}" for name in content["not_reached"])]
+    openings = [
+        f"on {cell['images']:,} images an epoch's first batch is ready after {cell['opening_seconds']:.2f} s, "
+        f"{1e6 * cell['opening_seconds'] / cell['images']:.1f} µs an image"
+        for cell in content["growth"]
+        if cell["by"] == "images"
+    ]
+    return [*fits, *openings, *left_out(content), *(f"not reached: {name}" for name in content["not_reached"])]
 
 
 def target_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:

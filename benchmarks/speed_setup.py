@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -95,6 +96,11 @@ def sweep(runs: int) -> list[ObjectiveSpec]:
     ]
 
 
+def at_published_weights(methods: Sequence[str]) -> list[ObjectiveSpec]:
+    """Each of these methods once."""
+    return [objective(parse_request(name), Setting(), {}, "deep", epochs=240) for name in methods]
+
+
 def cohort_for(
     setup: Setup,
     runs: int,
@@ -105,7 +111,21 @@ def cohort_for(
     recipe: Recipe | None = None,
     test_images: int = 1,
 ) -> Cohort:
-    """A cohort of `runs` runs of `sweep`, assembled as the bench assembles it; 0 runs is the student alone.
+    """A cohort of `runs` runs of `sweep`, as `cohort_of` assembles it; 0 runs is the student alone."""
+    return cohort_of(setup, sweep(runs) if runs else [], cache, limit=limit, teacher=teacher, recipe=recipe, test_images=test_images)
+
+
+def cohort_of(
+    setup: Setup,
+    objectives: Sequence[ObjectiveSpec],
+    cache: CacheSize,
+    *,
+    limit: int | None = None,
+    teacher: int = 0,
+    recipe: Recipe | None = None,
+    test_images: int = 1,
+) -> Cohort:
+    """A cohort of a run for each objective, assembled as the bench assembles it; of the student alone where there is none.
 
     limit, test_images: how many training and test images are used. teacher: the seed of the teacher's weights; other
     weights share no cache. Raises LeftOut where the teacher cache cannot be had, with the reason.
@@ -115,11 +135,11 @@ def cohort_for(
     start = f"file:{file_sha256(path)}"
     located_runs = [
         LocatedRun(run, Store(setup.scratch).run(run.id), {"teacher": str(path)})
-        for spec in (sweep(runs) if runs else [ObjectiveSpec(task=1.0)])
+        for spec in (objectives or [ObjectiveSpec(task=1.0)])
         for run in [
             Run(
                 student=NetworkSpec(name=setup.student, classes=setup.classes),
-                teacher=NetworkSpec(name=setup.teacher, classes=setup.classes, start=start) if runs else None,
+                teacher=NetworkSpec(name=setup.teacher, classes=setup.classes, start=start) if objectives else None,
                 data=setup.data(limit),
                 recipe=recipe or setup.recipe(),
                 objective=spec,
