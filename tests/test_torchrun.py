@@ -7,12 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from warm_python import WarmPopen
+from warm_python import SEED, WarmPopen
 
 from kdzoo.errors import InputError
 from kdzoo.runs.options import ExecutionSpec
@@ -30,11 +29,11 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def start(words: str, place: Path, *torchrun: str, popen: type[subprocess.Popen[Any]] = WarmPopen) -> subprocess.Popen[str]:
+def start(words: str, place: Path, *torchrun: str) -> subprocess.Popen[str]:
     """Start a torchrun with the processes of one machine, in a group of its own."""
     command = [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "kdzoo", *words.split()]
     environment = {**os.environ, "KDZOO_CACHE": str(place / "cache"), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    return popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return WarmPopen(command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -71,15 +70,16 @@ def test_processes_of_which_one_is_killed_are_started_again_and_resume(place):
     """By torchrun's own --max-restarts; no result is lost or doubled."""
     words = f"{BENCH} --epochs 5 --results shared --launcher torchrun --processes-per-run 2"
     meeting = ("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}")
-    process = start(words, place, "--nproc-per-node=2", *meeting, "--max-restarts=1", popen=subprocess.Popen)  # found by their variables
+    process = start(words, place, "--nproc-per-node=2", *meeting, "--max-restarts=1")
     metrics = place / "shared" / "digits" / "runs"
     deadline = time.monotonic() + 200
     while not any(file.stat().st_size for file in metrics.glob("*/metrics.jsonl")):
         assert time.monotonic() < deadline, finish(process)
         assert process.poll() is None, finish(process)
         time.sleep(0.05)
-    followers = [pid for pid in children_of(process.pid) if b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes()]
-    assert len(followers) == 1
+    workers = [pid for pid in children_of(process.pid) if Path(f"/proc/{pid}/comm").read_text().strip() != SEED]
+    followers = [pid for pid in workers if not any(file.is_relative_to(place / "shared") for file in open_files(pid))]
+    assert (len(workers), len(followers)) == (2, 1), "the first process alone writes"
     os.kill(followers[0], signal.SIGKILL)
     told = finish(process)
     assert process.returncode == 0, told
@@ -89,6 +89,10 @@ def test_processes_of_which_one_is_killed_are_started_again_and_resume(place):
 
 def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def open_files(pid: int) -> set[Path]:
+    return {Path(os.readlink(file)) for file in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 def test_a_command_that_trains_nothing_ends_all_processes(place):
