@@ -132,7 +132,7 @@ def test_three_drivers_on_one_folder_train_every_run_once(folder: Path, calm: Pa
 @pytest.mark.slow
 def test_kdzoo_itself_that_is_updated_meanwhile_is_told_in_a_line(folder: Path, tmp_path: Path) -> None:
     """A copy of it, of which a file becomes another before a new worker is started."""
-    shutil.copytree(PACKAGE, tmp_path / "site/kdzoo", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, tmp_path / "site/kdzoo")  # with its bytecode, which each process would compile otherwise
     environment = {"PYTHONPATH": str(tmp_path / "site")}
     output = ended(bench(folder, moment="worker step 2 4 update-kill", environment=environment, popen=subprocess.Popen))
     assert output.count("kdzoo's own files have changed since this bench began") == 1
