@@ -47,6 +47,7 @@ from kdzoo.models.stages import pair_stages
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.seeds import generator, global_stream
+from kdzoo.suite.run.untrained import with_random_embeddings
 from kdzoo.training.cost import Multiplications
 
 BATCH, CLASSES, SAMPLES, ROUNDS, TOGETHER = 64, 100, 50_000, 7, 8
@@ -129,7 +130,7 @@ def pair(name: str, device: torch.device, *, batch: int = BATCH) -> Pair:
     images = torch.randint(0, 256, (batch, 3, side, side), generator=generator(0, "images"), dtype=torch.uint8).to(device)
     stages = pair_stages(shapes[1], shapes[0], "deep")
     said = [_outputs(network, images, _all_of(found)) for network, found in zip((teacher, student), shapes, strict=True)]
-    return Pair(name, teacher, student, shapes[0], replace(shapes[1], fresh=fresh), stages, images, *said)
+    return Pair(name, teacher, student, with_random_embeddings(shapes[0]), replace(shapes[1], fresh=fresh), stages, images, *said)
 
 
 def _all_of(shapes: Shapes) -> NetworkNeeds:

@@ -332,6 +332,13 @@ def ready(trial: PairOnTrial) -> Ready:
     teacher, student = freeze(made(trial.teacher, 1)), made(trial.student, 2)
     taught, learning = (measure_shapes(network, (3, 32, 32)) for network in (teacher, student))
     images = torch.randint(0, 256, (BATCH, 3, 32, 32), generator=generator(0, "images"), dtype=torch.uint8)
+    samples = torch.randint(0, 256, (SAMPLES, 3, 32, 32), generator=generator(0, "samples"), dtype=torch.uint8)
+
+    @torch.no_grad()
+    def embed(positions: Tensor) -> Tensor:
+        given: Outputs = teacher(samples[positions], Need.EMBEDDING)
+        return given.embedding
+
     with torch.no_grad():
         said = _outputs(teacher, images, _all_of(taught))
     return Ready(
@@ -339,7 +346,7 @@ def ready(trial: PairOnTrial) -> Ready:
         teacher=teacher,
         student=student,
         start=copy.deepcopy(student.state_dict()),
-        teacher_shapes=taught,
+        teacher_shapes=replace(taught, embed=embed),
         student_shapes=replace(learning, fresh=lambda: Peer(made(trial.student, 3))),
         images=images,
         said=said,

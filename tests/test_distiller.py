@@ -48,6 +48,8 @@ OTHER_IMAGES = dict.fromkeys(("crld", "mlld", "mlld_released"), "second view") |
 TWO_STAGES = ("ab", "fitnet_two_stage", "fsp", "ft")
 TOKENS = ("deit_hard", "deit_soft")
 SERVED = sorted(set(REGISTRY.names_for_images()) - {*OTHER_IMAGES, *TWO_STAGES, *TOKENS, "bss"})
+OTHER_COSTS = {"wkd_l": {"costs": "classifier"}}
+"""in place of what is measured of a teacher on training samples, which a loop does not hand over"""
 
 
 INPUTS = torch.randn(BATCH, 3, 8, 8, generator=generator(0, "inputs"))
@@ -98,7 +100,12 @@ def located(method: str) -> LocatedRun:
     """A run of the bench as the trainer takes it."""
     made = planned(*SERVED)
     (found,) = [student for student in made.students if student.run.objective.label == method]
-    return LocatedRun(found.run, RunFolder(made.folder / "runs" / found.run.id), found.about["paths"])
+    terms = [
+        term.model_copy(update={"hyperparameters": {**term.hyperparameters, **OTHER_COSTS.get(term.method, {})}})
+        for term in found.run.objective.terms
+    ]
+    run = found.run.model_copy(update={"objective": found.run.objective.model_copy(update={"terms": tuple(terms)})})
+    return LocatedRun(run, RunFolder(made.folder / "runs" / found.run.id), found.about["paths"])
 
 
 @pytest.mark.parametrize("method", SERVED)
@@ -120,7 +127,8 @@ def test_the_loss_and_its_gradients_are_those_of_kdzoos_training(method):
     expected.total.backward()
 
     inputs = student.normalise(shown)
-    distiller = kdzoo.Distiller(own, copy.deepcopy(teacher.model), method, inputs=inputs[:2], data=parts.facts, epochs=EPOCHS)
+    given = {"inputs": inputs[:2], "data": parts.facts, "epochs": EPOCHS, **OTHER_COSTS.get(method, {})}
+    distiller = kdzoo.Distiller(own, copy.deepcopy(teacher.model), method, **given)
     distiller.progress = 3 / EPOCHS
     losses = distiller(inputs, targets, index)
     losses.total.backward()
@@ -266,10 +274,16 @@ def test_outputs_of_another_number_of_samples_and_empty_batches_are_refused():
         distiller(nothing, nothing, TARGETS[:0])
 
 
+def test_what_is_measured_on_training_samples_is_refused_with_what_to_use_instead():
+    assert "embeddings of training samples, which only a bench" in (words := refusal(method="wkd_l", data=FACTS, epochs=EPOCHS))
+    assert "costs=classifier" in words
+
+
 @pytest.mark.parametrize("method", ["rsd", "crd", "fitnet", "wkd_l"])
 def test_networks_in_float64_have_methods_in_float64(method):
     student, teacher = (network.double() for network in nets())
-    distiller = kdzoo.Distiller(student, teacher, method, inputs=INPUTS.double(), data=FACTS, epochs=EPOCHS)
+    given = {"inputs": INPUTS.double(), "data": FACTS, "epochs": EPOCHS, **OTHER_COSTS.get(method, {})}
+    distiller = kdzoo.Distiller(student, teacher, method, **given)
     distiller.progress = 0.0
     total = distiller(INPUTS.double(), TARGETS, INDEX).total
     total.backward()

@@ -91,6 +91,26 @@ def test_batch_norm_and_weights_of_the_teacher_are_as_they_were(tmp_path):
     assert not teacher.network.model.training
 
 
+def test_a_method_is_built_from_what_its_own_teacher_gives_of_training_samples(tmp_path):
+    made = planned(tmp_path, methods="wkd_l")
+    located = next(LocatedRun.read(made.store.run(p.run.id)) for p in made.students if p.run.objective.label == "wkd_l")
+    images, parts = load_run_data(located)
+    execution = Placement(WorkerOptions())
+    teacher, shapes = load_teacher(located, images, parts, execution, Modules())
+    positions = torch.tensor([200, 3, 150])
+    with torch.no_grad():
+        expected = teacher.network(parts.train.images[positions], Need.EMBEDDING).embedding
+    torch.testing.assert_close(shapes.embed(positions), expected)
+    members = [build_member(located, images, parts, shapes, execution, Modules()) for _ in range(2)]
+    costs = [member.objective.parts["wkd_l"].cost for member in members]
+    assert torch.equal(*costs)
+    of_each = [(parts.train.targets == label).nonzero().flatten() for label in range(10)]
+    count = min(100, *map(len, of_each))
+    fours, nines = ((one := shapes.embed(of_each[label][:count]).double()) - one.mean(0) for label in (4, 9))
+    alike = (nines.T @ fours).square().sum() / ((fours.T @ fours).norm() * (nines.T @ nines).norm())
+    assert costs[0][4, 9].item() == pytest.approx(1 - math.exp(alike.item() - 1), rel=1e-5)
+
+
 def test_a_stop_in_the_middle_of_an_epoch_leaves_checkpoints_that_end_the_same(tmp_path):
     whole, broken = planned(tmp_path / "whole", methods="hinton,crd"), planned(tmp_path / "broken", methods="hinton,crd")
     ids = [p.run.id for p in whole.students]

@@ -110,6 +110,7 @@ def case(
         student, teacher = (
             replace(shapes, classifier=nn.Linear(shapes.embedding, shapes.classes).requires_grad_(False)) for shapes in (student, teacher)
         )
+    teacher = replace(teacher, embed=lambda positions: torch.randn(len(positions), teacher.embedding, generator=generator(seed, "samples")))
     with global_stream(seed, "build"):
         module = method.build(student, teacher, DataFacts(SAMPLES, CLASSES, targets))
     if fault := fault_of_module(module):

@@ -30,7 +30,9 @@ def trains_a_tiny_pair(method: Method) -> None:
     like: dict[str, Any] = {"channels": 3, "side": 64, "mean": (0.5,) * 3, "std": (0.25,) * 3}
     student, teacher = build_network(spec, **like, seed=0), freeze(build_network(other, **like, seed=1))
     probed = [measure_shapes(network, (3, 64, 64)) for network in (student, teacher)]
+    samples = torch.randint(0, 256, (SAMPLES, 3, 64, 64), generator=generator(0, "samples"), dtype=torch.uint8)
     shapes = [replace(shape, fresh=lambda: Peer(build_network(spec, **like, seed=2))) for shape in probed]
+    shapes[1] = replace(shapes[1], embed=lambda positions: teacher(samples[positions], Need.EMBEDDING).embedding.detach())
     stages = pair_stages(shapes[0], shapes[1], "deep")
     ours, theirs = stage_indices(method, stages)
     facts = DataFacts(SAMPLES, CLASSES, torch.arange(SAMPLES) % CLASSES)

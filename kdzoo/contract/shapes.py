@@ -34,6 +34,8 @@ class Shapes:
     texts, whose stages (D, 1, L) lie over tokens. tokeniser: a digest of what splits its texts into these; None where it is not known.
     classifier: a frozen copy of the module from embedding (B, D) to logits; None where there is no single one.
     fresh: makes a new network of the same architecture with a random start of its own, images (uint8) -> logits.
+    embed: the positions of training samples (N,) -> the network's embeddings of them (N, D), float32, in evaluation mode and without
+    augmentation; None where the network or the samples are not at hand.
     """
 
     classes: int
@@ -45,6 +47,7 @@ class Shapes:
     tokeniser: str | None = None
     classifier: nn.Module | None = field(default=None, compare=False, repr=False)
     fresh: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
+    embed: Callable[[Tensor], Tensor] | None = field(default=None, compare=False, repr=False)
 
     def pick(self, stages: Sequence[int] | None) -> Shapes:
         """The same with some of the stages alone, by index; all of them for None."""

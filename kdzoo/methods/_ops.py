@@ -164,6 +164,15 @@ def classifier_of(teacher: Shapes, *, use: str) -> nn.Module:
     return teacher.classifier
 
 
+def embeddings_of(teacher: Shapes, positions: Tensor, *, advice: str) -> Tensor:
+    """The teacher's embeddings (N, D) of the training samples at positions (N,); raises InputError, with advice, where it has none."""
+    if not teacher.embedding:
+        raise InputError(f"reads the teacher's embedding, but that network's classifier cannot be found; {advice}")
+    if teacher.embed is None:
+        raise InputError(f"reads the teacher's embeddings of training samples, which only a bench with the teacher's network has; {advice}")
+    return teacher.embed(positions)
+
+
 def divergence(student_log: Tensor, teacher_log: Tensor) -> Tensor:
     """KL(teacher || student) of each row, from logarithms of probabilities (B, K): (B,)."""
     return (teacher_log.exp() * (teacher_log - student_log)).sum(1)

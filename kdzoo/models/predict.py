@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdzoo.contract.needs import Need
 from kdzoo.data.dataset import Subset
 from kdzoo.data.epoch import WHOLE, Shard
 from kdzoo.data.loader import fetch
 from kdzoo.data.views import evaluation_view, output_shape
+from kdzoo.models.network import Network
 from kdzoo.runs.recipe import Augment
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Task
@@ -53,3 +55,26 @@ def predict(
         chunks.append(task.predict(logits).cpu())
     network.train(training)
     return torch.cat(chunks) if chunks else torch.empty(0)
+
+
+class SampleEmbeddings:
+    """The embeddings of a subset's samples by a frozen network, as they are without augmentation: positions (N,) -> (N, D), float32.
+
+    The last ones are kept: students of one teacher ask for the same.
+    """
+
+    def __init__(self, network: Network, subset: Subset, augment: Augment, device: torch.device) -> None:
+        self._network, self._subset, self._augment, self._device = network, subset, augment, device
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, positions: Tensor) -> Tensor:
+        if self._last is None or not torch.equal(self._last[0], positions):
+            self._last = positions.clone(), self._compute(positions)
+        return self._last[1]
+
+    @torch.no_grad()
+    def _compute(self, positions: Tensor) -> Tensor:
+        size = batch_of(self._network, self._subset, self._augment, self._device)
+        batches = torch.split(positions.to(self._subset.images.device), size)
+        inputs = fetch(self._subset.images, batches, self._device)
+        return torch.cat([self._network(evaluation_view(part, self._augment), Need.EMBEDDING).embedding.float() for part in inputs])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kdzoo.errors import InputError
 from kdzoo.models.measure import measure_shapes, network_cost
 from kdzoo.models.network import freeze
 from kdzoo.models.placement import Placement
+from kdzoo.models.predict import SampleEmbeddings
 from kdzoo.teachers.file import SavedFile
 from kdzoo.teachers.file_io import read_saved
 from kdzoo.teachers.saved import problems_of_saved, saved_teacher, shapes_of_saved
@@ -69,5 +71,6 @@ def load_teacher(
     shape = input_shape(dataset, located.run.recipe)
     cost = network_cost(network, shape)
     spec = located.run.teacher
-    teacher = live_teacher(network, spec.name, cost, splits, located.run.recipe.augment, execution, spec.columns)
-    return teacher, measure_shapes(network, shape)
+    augment = located.run.recipe.augment
+    teacher = live_teacher(network, spec.name, cost, splits, augment, execution, spec.columns)
+    return teacher, replace(measure_shapes(network, shape), embed=SampleEmbeddings(network, splits.train, augment, execution.device))

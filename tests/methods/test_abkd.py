@@ -83,6 +83,39 @@ def test_the_method_is_the_function():
     assert loss.item() == pytest.approx(oracle(s.numpy(), t.numpy(), 0.8, 0.3, 2.0))
 
 
-def test_negative_powers_are_refused_by_name():
+NEGATIVE = [(0.8, -0.3), (1.6, -0.5), (-0.5, 0.3), (-0.4, -0.4), (0.3, -0.8)]
+
+
+@pytest.mark.parametrize(("a", "b"), NEGATIVE)
+def test_negative_powers_are_the_same_equation(a, b):
+    s, t = pair(4, 6, factor=2)
+    got = create_method("abkd", teacher_power=a, student_power=b, temperature=2.0).loss(
+        outputs("student", logits=s), outputs("teacher", logits=t), None, nn.Module()
+    )
+    assert got.item() == pytest.approx(oracle(s.numpy(), t.numpy(), a, b, 2.0), rel=1e-9)
+    assert got.item() > 0
+    assert abkd(t, t, teacher_power=a, student_power=b, temperature=2.0).item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.5, -0.5, 1.5])
+def test_where_the_powers_add_up_to_0_it_is_the_limit_of_the_equation(power):
+    s, t = (x.requires_grad_() for x in pair(4, 5, factor=2))
+    near = oracle(s.detach().numpy(), t.detach().numpy(), power, 1e-5 - power, 4.0)
+    assert abkd(s, t, teacher_power=power, student_power=-power, temperature=4.0).item() == pytest.approx(near, rel=1e-3)
+    assert torch.autograd.gradcheck(lambda x: abkd(x, t, teacher_power=power, student_power=-power, temperature=4.0), s)
+
+
+@pytest.mark.parametrize(("a", "b"), [*NEGATIVE, (0.5, -0.5), (-3.0, 0.0), (0.0, -1.0), (-2.0, -2.0)])
+def test_negative_powers_of_probabilities_near_0_stay_finite_in_float32(a, b):
+    s = torch.tensor([[1e4, -1e4, 0.0], [0.0, 50.0, -50.0]], requires_grad=True)
+    t = torch.tensor([[-1e4, 0.0, 1e4], [50.0, 0.0, -50.0]])
+    loss = abkd(s, t, teacher_power=a, student_power=b, temperature=1.0)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert loss > 0
+    assert torch.isfinite(s.grad).all()
+
+
+def test_a_power_that_is_no_number_is_refused_by_name():
     with pytest.raises(InputError, match="student_power"):
-        create_method("abkd", student_power=-0.5)
+        create_method("abkd", student_power=math.inf)

@@ -21,6 +21,7 @@ from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.methods.ea_hinton import entropy_weights
 from kdzoo.methods.proteus import Heads
 from kdzoo.methods.skd import direction
+from kdzoo.methods.wkd_l import distances_by_cka, sharpen
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden3"
 CASES = {case["id"]: case for case in json.loads((GOLDEN / "published.json").read_text())}
@@ -38,8 +39,6 @@ OURS = {
 """the published names of functions and hyper-parameters, and kdzoo's"""
 UNNAMED = ("standardize", "cosine_weight", "smooth_weight")
 """hyper-parameters of the published functions that are constants of kdzoo's"""
-REFUSED = ("248_abkd",)
-"""negative powers, which kdzoo refuses"""
 
 
 def array(case: Mapping[str, Any], name: str) -> Tensor:
@@ -62,7 +61,7 @@ def check(case: Mapping[str, Any], loss: Tensor, gradients: Mapping[str, Tensor]
         assert torch.linalg.vector_norm(got - wanted) <= tolerance["gradient"] * torch.linalg.vector_norm(wanted), name
 
 
-FUNCTIONS = [name for name, case in CASES.items() if case["kind"] == "function" and case["name"] in OURS and name not in REFUSED]
+FUNCTIONS = [name for name, case in CASES.items() if case["kind"] == "function" and case["name"] in OURS]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -126,6 +125,14 @@ def test_the_weights_by_entropy_are_the_published_ones():
     bound, temperature = (case["hyperparameters"][key] for key in ("bound", "entropy_temperature"))
     got = entropy_weights(array(case, "student_logits"), array(case, "teacher_logits"), temperature=temperature, most=bound)
     np.testing.assert_allclose(got.numpy(), ARRAYS["263_eakd_weights/expected_weights"], rtol=1e-8)
+
+
+def test_the_costs_of_wkd_between_features_of_classes_are_the_published_ones():
+    case = CASES["220_wkd_cost"]
+    distances = distances_by_cka(array(case, "class_features"))
+    np.testing.assert_allclose(distances.numpy(), ARRAYS["220_wkd_cost/expected_distance"], atol=1e-9)
+    costs = sharpen(distances, case["hyperparameters"]["sharpen"])
+    np.testing.assert_allclose(costs.numpy(), ARRAYS["220_wkd_cost/expected_cost"], atol=1e-9)
 
 
 def test_where_a_power_is_0_the_released_abkd_is_half_of_the_limit_as_the_page_says():

@@ -139,6 +139,8 @@ PUBLISHED = {
             "temperature": 8.0,
             "regularisation": 0.05,
             "iterations": 10,
+            "costs": "cka",
+            "samples": 100,
             "sharpness": 1.0,
             "constant": 0.625,
         },

@@ -16,7 +16,7 @@ from kdzoo.contract.methods import create_method
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import wkd_l
-from kdzoo.methods.wkd_l import class_costs
+from kdzoo.methods.wkd_l import distances_by_cka, distances_by_classifier, sharpen
 
 PUBLISHED = {"transport_weight": 600.0, "temperature": 8.0, "regularisation": 0.05, "iterations": 10}
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
@@ -101,7 +101,7 @@ def test_float32_is_enough_for_a_hundred_classes():
 def test_costs_are_of_the_angles_between_the_classifiers_rows(sharpness):
     classifier = nn.Linear(6, 4).double()
     rows = classifier.weight.detach().numpy()
-    got = class_costs(classifier, 6, sharpness)
+    got = sharpen(distances_by_classifier(classifier, 6), sharpness)
     for i in range(4):
         for j in range(4):
             cosine = rows[i] @ rows[j] / (rows[i] @ rows[i]) ** 0.5 / (rows[j] @ rows[j]) ** 0.5
@@ -109,14 +109,59 @@ def test_costs_are_of_the_angles_between_the_classifiers_rows(sharpness):
     assert not got.requires_grad
 
 
-def test_the_method_takes_the_teachers_classifier_and_is_refused_without_one():
+def alignment(x: np.ndarray, y: np.ndarray) -> float:
+    """Linear CKA of two sets of samples (N, D), by their covariances."""
+    x, y = x - x.mean(0), y - y.mean(0)
+    norm = np.linalg.norm
+    return norm(y.T @ x) ** 2 / (norm(x.T @ x) * norm(y.T @ y))
+
+
+@pytest.mark.parametrize("samples", [2, 3, 9])
+def test_costs_are_of_the_alignment_of_the_features_of_two_classes(samples):
+    features = drawn(4, samples, 5)
+    got = sharpen(distances_by_cka(features), 2.0).numpy()
+    wanted = [[1 - math.exp(-2 * (1 - alignment(a, b))) if a is not b else 0 for b in features.numpy()] for a in features.numpy()]
+    np.testing.assert_allclose(got, wanted, atol=1e-7)
+    assert (np.diag(got) == 0).all()
+
+
+def test_classes_whose_samples_are_all_alike_cost_what_nothing_in_common_does():
+    features = drawn(3, 4, 5)
+    features[1] = 1.0
+    assert torch.equal(distances_by_cka(features)[1], torch.ones(3, dtype=torch.float64))
+
+
+def test_the_method_compares_embeddings_of_the_first_samples_of_each_class():
+    s, t = pair(3, 3)
+    y = torch.tensor([0, 2, 1])
+    targets = torch.tensor([0, 1, 1, 2, 0, 2, 0, 1, 2, 1])
+    embeddings = drawn(10, 6, seed=3)
+    method = create_method("wkd_l", samples=4)
+    module = method.build(Shapes(3, 4, ()), Shapes(3, 6, (), embed=lambda places: embeddings[places]), DataFacts(10, 3, targets))
+    loss = method.loss(outputs("student", logits=s), outputs("teacher", logits=t), batch_of(torch.arange(3), y), module)
+    features = embeddings[torch.tensor([[0, 4, 6], [1, 2, 7], [3, 5, 8]])]  # the fewest are three
+    cost = np.array([[1 - math.exp(alignment(a, b) - 1) if a is not b else 0 for b in features.numpy()] for a in features.numpy()])
+    assert loss.item() == pytest.approx(oracle(s.numpy(), t.numpy(), y.tolist(), cost, 600.0, 8.0, 0.05, 10))
+
+
+def test_without_embeddings_or_with_a_class_of_one_sample_it_is_refused_and_the_other_costs_are_named():
+    method, student = create_method("wkd_l"), Shapes(5, 4, ())
+    with pytest.raises(InputError, match=r"embeddings of training samples, which only a bench .*; costs=classifier reads"):
+        method.build(student, Shapes(5, 6, ()), FACTS)
+    with pytest.raises(InputError, match="classifier cannot be found; costs=classifier"):
+        method.build(student, Shapes(5, 0, ()), FACTS)
+    with pytest.raises(InputError, match="at least two training samples of each class, but class 4 has 1; costs=classifier reads none"):
+        method.build(student, Shapes(5, 6, ()), DataFacts(9, 5, torch.arange(9) % 5))
+
+
+def test_with_the_authors_other_costs_it_takes_the_teachers_classifier_and_is_refused_without_one():
     s, t = pair(3, 5)
     y = torch.tensor([0, 3, 1])
     classifier = nn.Linear(6, 5).double()
-    method = create_method("wkd_l")
+    method = create_method("wkd_l", costs="classifier")
     module = method.build(Shapes(5, 4, ()), Shapes(5, 6, (), classifier=classifier), FACTS)
     loss = method.loss(outputs("student", logits=s), outputs("teacher", logits=t), batch_of(torch.arange(3), y), module)
-    cost = class_costs(classifier, 6, 1.0).numpy()
+    cost = sharpen(distances_by_classifier(classifier, 6), 1.0).numpy()
     assert loss.item() == pytest.approx(oracle(s.numpy(), t.numpy(), y.tolist(), cost, 600.0, 8.0, 0.05, 10))
     assert list(module.parameters()) == []
     with pytest.raises(InputError, match="reads the teacher's classifier"):

@@ -35,6 +35,7 @@ from kdzoo.models.network import Network, Peer, freeze
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 from kdzoo.seeds import generator, global_stream
+from kdzoo.suite.run.untrained import with_random_embeddings
 
 ZOO = [name for name in REGISTRY.names() if REGISTRY.get(name).__module__.startswith("kdzoo.")]
 ON_NETWORKS = [name for name in ZOO if Need.NETWORK in REGISTRY.get(name).card.needs.student | REGISTRY.get(name).card.needs.teacher]
@@ -120,6 +121,7 @@ def step(
         student, teacher = (
             replace(shapes, classifier=nn.Linear(shapes.embedding, classes).requires_grad_(False)) for shapes in (student, teacher)
         )
+    teacher = with_random_embeddings(teacher)
     with global_stream(seed, "build"):
         module = method.build(student, teacher, DataFacts(SAMPLES, classes, torch.arange(SAMPLES) % classes)).train()
     random = generator(seed, "outputs")
@@ -321,7 +323,8 @@ def run_on_networks(
 
 def objective_of(name: str, student: Network, teacher: Network, size: tuple[int, int], classes: int) -> Objective:
     method = REGISTRY.get(name)()
-    probed, taught = (measure_shapes(network, (3, *size)) for network in (student, teacher))
+    probed, shapes = (measure_shapes(network, (3, *size)) for network in (student, teacher))
+    taught = with_random_embeddings(shapes)
     found = replace(probed, fresh=lambda: Peer(tiny("digits_student", classes)))
     stages = pair_stages(found, taught, "deep")
     term = TermSpec(method=name, version=method.card.version, hyperparameters=method.model_dump(mode="json"), coefficient=1.0)
