@@ -43,7 +43,7 @@ from kdzoo.training.run_teacher import load_teacher
 from kdzoo.training.train import open_answers, step
 
 TEACHER, STUDENT = "resnet20", "resnet8"
-BATCH, EPOCHS = 64, 4
+IMAGES, BATCH, EPOCHS = 512, 64, 4
 LOGITS_ALONE = 64 * 1024**2
 """bytes: room for logits and embeddings of every view, and not for stages"""
 ROOM = 32 * 1024**3
@@ -150,7 +150,7 @@ def table(rows: Sequence[dict[str, object]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=2, help="epochs of each mix that are measured (2)")
-    parser.add_argument("--images", type=int, default=512, help="images of an epoch (512)")
+    parser.add_argument("--images", type=int, default=IMAGES, help="images of an epoch (512)")
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ TESTED_ELSEWHERE = {
     "speed.py": "test_speed_harness.py",
     "steps.py": "zoo/test_training_steps.py",
 }
+SLOW = {"cpu_targets.py"}
 PARTS = {"speed_side.py"}
 """scripts that another script starts"""
 
@@ -161,6 +163,16 @@ def it_writes_a_record_for_each_side(place: Place) -> None:
     assert all(f"mlp_3072_8 {cell['side']}: {1e3 * cell['step_seconds']:.1f} ms a step" in said for cell in cells)
 
 
+@claim_of("cpu_targets.py")
+def it_sets_each_target_beside_what_was_found(place: Place) -> None:
+    said = place.run(BENCHMARKS / "cpu_targets.py", "--quick", "--output", "targets.json")
+    content = place.read("targets.json")
+    seconds, found = content["step_seconds"], {one["target"]["name"]: one["found"] for one in content["targets"]}
+    assert found["a run of a warm sweep of nine logit methods"] == pytest.approx(seconds["logits"] / 9 / seconds["student"])
+    assert len(found) == 5
+    assert all(f"| {name} | " in said for name in found)
+
+
 @claim_of("doses.py")
 def it_measures_the_doses_of_published_weights_and_says_what_has_none(place: Place) -> None:
     none = next(name for name in REGISTRY.names_for_images() if REGISTRY.get(name).card.no_dose)
@@ -284,15 +296,28 @@ def it_prints_the_digest_of_the_three_tables(place: Place) -> None:
 @claim_of("trusted_row.py")
 def it_prints_the_seeds_and_hours_of_every_row_but_the_controls(place: Place) -> None:
     rows = place.run(BENCHMARKS / "trusted_row.py", ROOT / "results" / "digits").splitlines()[2:]
-    assert re.fullmatch(r"\| digits \| at \| \d+ \| \d+ \| \d+\.\d \| \d+\.\d \|", rows[0])
+    assert re.fullmatch(r"\| digits \| at(?: \| \d+){3} \| \d+\.\d \| \d+\.\d \|", rows[0])
     assert [row.split(" | ")[1] for row in rows[1:]] == ["median of 1 rows"]
+
+
+@claim_of("verify_rows.py")
+def it_draws_one_of_each_twenty_runs_and_says_what_became_of_them(place: Place) -> None:
+    shutil.copytree(ROOT / "results" / "digits", place.folder / "results" / "digits")
+    finished = sum(1 for _ in (place.folder / "results/digits/runs").glob("*/result.json"))
+    words = (BENCHMARKS / "verify_rows.py", "--results", "results", "--seed", 7)
+    listed = re.findall(r"^digits (\S+) \d+ s$", place.run(*words, "--list"), re.MULTILINE)
+    assert len(listed) in (finished // 20, -(-finished // 20))
+    said = place.run(*words, "--bench", "another", "--write")  # trains nothing
+    assert f"{len(listed)} of {finished} finished runs, one of each 20, were drawn by the seed 7" in said
+    assert f"| digits | {finished} | {len(listed)} | 0 | 0 | 0 | 0 | {len(listed)} |" in said
+    assert said.strip() in _text(place, "results/verified.md")
 
 
 def _text(place: Place, name: str) -> str:
     return (place.folder / name).read_text()
 
 
-@pytest.mark.parametrize("script", CLAIMS)
+@pytest.mark.parametrize("script", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CLAIMS])
 def test_a_script_runs_and_says_what_it_promises(script: str, place: Path) -> None:
     CLAIMS[script](Place(place))
 
