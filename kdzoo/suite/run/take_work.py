@@ -124,7 +124,8 @@ def read_jobs(folders: Sequence[JobFolder]) -> Iterator[tuple[JobFolder, SharedJ
 
 def ready_jobs(open_jobs: dict[JobFolder, SharedJob], work: WorkFolder) -> dict[JobFolder, SharedJob]:
     """The jobs that need not wait for another one, those that nobody has claimed yet first; each group begins at a place of its own."""
-    ends = {folder: folder.end() for folder in work.jobs()}
+    awaited = work.first_jobs() if any(shared.job.waits_for for shared in open_jobs.values()) else []
+    ends = {folder: folder.end() for folder in awaited}
     not_over = {shared.job.name for _, shared in read_jobs([folder for folder, end in ends.items() if end is None or not end.is_good])}
     ready = [(folder, shared) for folder, shared in open_jobs.items() if shared.job.waits_for not in not_over]
     random.shuffle(ready)  # workers that begin together do not all ask for the same job
@@ -202,13 +203,13 @@ class Workers:
 
     def launcher_for(self, shared: SharedJob, folder: JobFolder) -> Launcher:
         """A launcher of this machine's own for a job."""
-        key = (shared.plugins, shared.device, shared.working_folder, tuple(sorted(shared.environment.items())))
+        key = (tuple(shared.plugins.items()), shared.device, shared.working_folder, tuple(sorted(shared.environment.items())))
         if self._launcher is None or key != self._key:
             self.close()
             logs = WorkFolder(folder.path.parent).logs / f"{socket.gethostname()}-{os.getpid()}"
             setup = LauncherSetup(
                 logs,
-                shared.plugins,
+                tuple(shared.plugins),
                 shared.device,
                 working_folder=Path(shared.working_folder),
                 environment=shared.environment,

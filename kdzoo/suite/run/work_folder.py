@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdzoo.contract.code_version import version_of_plugin
 from kdzoo.errors import InputError
 from kdzoo.files import cache_folder, read_file
 from kdzoo.runs.atomic import read_json, write_json
@@ -43,12 +44,13 @@ class SharedJob:
     """A job, and what a machine needs to do it.
 
     token: of this publication, so that a claim on an earlier one is never taken for one on this. number: the place in the order.
+    plugins: their files, each with its version on the driver's machine.
     """
 
     job: Job
     token: str
     number: int
-    plugins: tuple[str, ...]
+    plugins: dict[str, str]
     device: str
     working_folder: str
     environment: dict[str, str]
@@ -73,7 +75,11 @@ class SharedJob:
             **({"the data folder": self.environment["KDZOO_DATA"]} if "KDZOO_DATA" in self.environment else {}),
         }
         faults += [f"{machine}: {what} {path} is not there" for what, path in requirements.items() if not Path(path).is_dir()]
-        faults += [f"{machine}: the plugin {path} is not there" for path in self.plugins if not Path(path).exists()]
+        for path, version in self.plugins.items():
+            if not Path(path).exists():
+                faults.append(f"{machine}: the plugin {path} is not there")
+            elif (found := version_of_plugin(Path(path))) != version:
+                faults.append(f"{machine}: the plugin {path}, with the modules beside it, is version {found}, the driver's is {version}")
         return faults
 
 
@@ -125,7 +131,7 @@ class JobFolder:
         try:
             content = read_json(file)
             job = Job.from_json(json.dumps(content.pop("job")))
-            return SharedJob(**{**content, "job": job, "plugins": tuple(content["plugins"])})
+            return SharedJob(**{**content, "job": job, "plugins": dict(content["plugins"])})
         except InputError as error:
             raise InputError(f"{error.problems[0]}; {WRITTEN_ANEW}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -143,6 +149,14 @@ class JobFolder:
             return None
         except (OSError, ValueError, KeyError, TypeError):  # it has ended, and its runs' folders say how
             return End()
+
+    def is_over(self) -> bool:
+        """Whether its runs are students that have all come out, in this job or in another one."""
+        try:
+            job = self.read().job
+        except InputError:  # the next driver publishes it anew
+            return False
+        return job.kind == "students" and is_over(job)
 
     def write_end(self, end: End) -> None:
         write_json(self.path / "end.json", {"refused": list(end.refused), "failed": end.failed})
@@ -182,6 +196,11 @@ class WorkFolder:
         found = [JobFolder(entry) for entry in self.path.iterdir()] if self.path.is_dir() else []
         return [folder for folder in found if folder.exists()]
 
+    def first_jobs(self) -> list[JobFolder]:
+        """The jobs that others may wait for: teachers and measurements, no cohorts of students, which may be thousands."""
+        found = self.path.iterdir() if self.path.is_dir() else ()
+        return [folder for folder in map(JobFolder, found) if not folder.path.name.startswith("students-") and folder.exists()]
+
     def publish(self, job: Job, number: int, setup: LauncherSetup) -> JobFolder:
         """Write a job for workers to take. The same that is still open stays; one that has ended, or is asked for otherwise, is new.
 
@@ -194,7 +213,7 @@ class WorkFolder:
             job=job.with_absolute_folders(),
             token=secrets.token_hex(8),
             number=number,
-            plugins=tuple(str(Path(plugin).absolute()) for plugin in setup.plugins),
+            plugins={str(path): version_of_plugin(path) for path in (Path(plugin).absolute() for plugin in setup.plugins)},
             device=setup.device,
             working_folder=os.getcwd(),
             environment={
@@ -210,13 +229,21 @@ class WorkFolder:
         return folder
 
     def remove_ended(self) -> None:
-        """Remove the jobs that have come to a good end, and the folder with its logs where no other job is left."""
+        """Remove the jobs that have come to a good end, and the folder with its logs where no other job is left.
+
+        A job whose runs have all come out has ended too: those of a driver that was killed may stand in other jobs of the next one.
+        """
         for folder in self.jobs():
             end = folder.end()
-            if end is not None and end.is_good:
+            if end.is_good if end is not None else folder.is_over():
                 shutil.rmtree(folder.path, ignore_errors=True)
         if not self.jobs():
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def is_over(job: Job) -> bool:
+    """Whether every run of a job has come out; False for one that has none."""
+    return bool(job.ids) and all(job.store.run(run_id).is_over(job.options.until) for run_id in job.ids)
 
 
 class EventLog:
