@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.claim import Claim, DriverWatch, driving
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
-from kdzoo.suite.run.take_work import JobSource, ready_jobs, reason_to_wait
+from kdzoo.suite.run.take_work import JobSource, Workers, do_claimed, ready_jobs, reason_to_wait
 from kdzoo.suite.run.work_folder import End, EventLog, EventTail, JobFolder, WorkFolder
 
 LEASE = 2.0
@@ -294,6 +295,23 @@ def test_a_job_that_another_driver_has_removed_ends_where_its_runs_have_come_out
     assert [type(event) for event in ends] == [WorkerDied, JobEnded]
     assert isinstance(ends[0], WorkerDied)
     assert "lost its folder" in ends[0].how
+
+
+def test_a_file_system_without_hard_links_is_refused_with_the_folder_and_what_to_do(tmp_path, monkeypatch):
+    """As FAT, and some mounts of networks: the driver is refused, and a worker whose mount differs from the driver's."""
+    folder = published(tmp_path, job("at-1"))
+
+    def refuse(source, target, **_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refuse)
+    advice = r"takes no hard links \(Operation not permitted\).*put the results on a file system that has them .*--launcher local"
+    with pytest.raises(InputError, match=f"{tmp_path}/work {advice}"), driving(WorkFolder.of_bench(tmp_path), 60.0):
+        pass
+    shared = folder.read()
+    with pytest.raises(InputError, match=f"{folder.path} {advice}"):
+        do_claimed(folder, shared, Claim(folder, shared.token, 60.0), Workers(), print, lambda: False)
+    assert not list(tmp_path.rglob(".link.*"))
 
 
 def test_a_driver_is_seen_while_it_is_there(tmp_path):

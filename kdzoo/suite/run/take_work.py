@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdzoo.errors import InputError, WorkFailed
-from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import Emit, Event, Note, PlanMade
 from kdzoo.runs.fence import ClaimLost, Fence
 from kdzoo.runs.options import ExecutionSpec
@@ -148,13 +147,7 @@ def do_first(
 
 def do_claimed(folder: JobFolder, shared: SharedJob, claim: Claim, workers: Workers, emit: Emit, stop: Callable[[], bool]) -> int | None:
     """Claim a job and do it; 1 where it came to its end, None where another worker has it."""
-    try:
-        fence = claim.take()
-    except OSError as error:
-        if folder.exists():
-            raise StoreError(f"cannot write to {folder.path}: {error.strerror}") from error
-        return None  # the driver has just removed it
-    if fence is None:
+    if (fence := claim.take()) is None:
         return None
     try:
         return do_job(folder, shared, fence, workers, emit, lambda: stop() or claim.is_lost)
@@ -172,6 +165,8 @@ def do_job(folder: JobFolder, shared: SharedJob, fence: Fence, workers: Workers,
     """Do a job under a claim, and write how it ended; 0 where it was stopped before. Raises ClaimLost where another worker has taken it."""
     if folder.end() is not None:
         return 0
+    if fault := folder.forget_damaged_end():
+        emit(Note(fault))
     log = EventLog(folder, fence)
 
     def tell(event: Event) -> None:

@@ -4,7 +4,7 @@
                      claim.rw/    the lease of the worker that does it (filelock's)
                      claimed      the mark of the latest claim, which fences off earlier ones
                      events.jsonl what its workers told, one event a line
-                     end.json     written last: its presence means that the job has ended
+                     end.json     written last: its presence, whole, means that the job has ended
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdzoo.contract.code_version import version_of_plugin
 from kdzoo.errors import InputError
-from kdzoo.files import cache_folder, read_file
-from kdzoo.runs.atomic import read_json, write_json
+from kdzoo.files import cache_folder
+from kdzoo.runs.atomic import StoreError, set_aside
 from kdzoo.runs.events import Event, decode, encode
 from kdzoo.runs.fence import Fence
+from kdzoo.runs.sealed_json import line_with_digest, line_without_digest, read_sealed_json, write_sealed_json
 from kdzoo.runs.spec import ENGINE
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.launchers.launcher import LauncherSetup
@@ -114,12 +116,12 @@ class JobFolder:
 
     def write(self, shared: SharedJob) -> None:
         """Publish a job."""
-        write_json(self.path / "job.json", shared.content())
+        write_sealed_json(self.path / "job.json", shared.content())
 
     def holds(self, shared: SharedJob) -> bool:
         """Whether the same is published here already; who asked for it, from which working folder, does not count."""
         try:
-            content = read_json(self.path / "job.json")
+            content = read_sealed_json(self.path / "job.json")
         except InputError:  # damaged, and written anew
             return False
         asked = json.loads(json.dumps(shared.content()))
@@ -129,7 +131,7 @@ class JobFolder:
         """What is to be done; raises InputError where that is gone or damaged."""
         file = self.path / "job.json"
         try:
-            content = read_json(file)
+            content = read_sealed_json(file)
             job = Job.from_json(json.dumps(content.pop("job")))
             return SharedJob(**{**content, "job": job, "plugins": dict(content["plugins"])})
         except InputError as error:
@@ -141,14 +143,23 @@ class JobFolder:
         return Fence(self.path / "claimed", mark)
 
     def end(self) -> End | None:
-        """How the job ended; None while it has not."""
+        """How the job ended; None while it has not, and where the file does not say: whether it was refused or failed nobody knows then."""
         try:
-            content = json.loads(read_file(self.path / "end.json"))
+            content = read_sealed_json(self.path / "end.json")
             return End(tuple(content["refused"]), content["failed"])
-        except FileNotFoundError:
+        except (InputError, KeyError, TypeError):
             return None
-        except (OSError, ValueError, KeyError, TypeError):  # it has ended, and its runs' folders say how
-            return End()
+
+    def has_damaged_end(self) -> bool:
+        """Whether there is an end.json that does not say how the job ended."""
+        return (self.path / "end.json").exists() and self.end() is None
+
+    def forget_damaged_end(self) -> str | None:
+        """Rename such a file, so that the job is done again; what is to be told, None where there is none."""
+        if not self.has_damaged_end():
+            return None
+        file = self.path / "end.json"
+        return f"{file}: damaged; the job is done again, but for runs that are over, and the file is kept as {set_aside(file).name}"
 
     def is_over(self) -> bool:
         """Whether its runs are students that have all come out, in this job or in another one."""
@@ -159,7 +170,7 @@ class JobFolder:
         return job.kind == "students" and is_over(job)
 
     def write_end(self, end: End) -> None:
-        write_json(self.path / "end.json", {"refused": list(end.refused), "failed": end.failed})
+        write_sealed_json(self.path / "end.json", {"refused": list(end.refused), "failed": end.failed})
 
 
 @dataclass(frozen=True)
@@ -253,10 +264,15 @@ class EventLog:
         self._file, self._fence = folder.events, fence
 
     def append(self, event: Event) -> None:
-        """Write an event; raises ClaimLost where another worker has taken the job over."""
+        """Write an event; raises ClaimLost where another worker has taken the job over, and StoreError where it cannot be written whole."""
         self._fence.check()
-        with self._file.open("ab", buffering=0) as file:
-            file.write(b"\n" + encode(event).encode() + b"\n")  # half a line of a worker that died must not spoil the event
+        line = b"\n" + line_with_digest(encode(event).encode()) + b"\n"  # half a line of a worker that died must not spoil the event
+        try:
+            with self._file.open("ab", buffering=0) as file:
+                while line:  # a nearly full disk takes a part of a line, and says no to the rest
+                    line = line[file.write(line) :]
+        except OSError as error:
+            raise StoreError(f"cannot write {self._file}: {error.strerror}") from error
 
 
 class EventTail:
@@ -276,5 +292,7 @@ class EventTail:
         self._offset += len(block)
         *lines, self._half = (self._half + block).split(b"\n")
         for line in lines:
-            if (event := decode(line)) is not None:
-                yield event
+            with suppress(ValueError):  # a changed line is no event: how its run came out stands in the run's folder
+                body, _ = line_without_digest(line)
+                if (event := decode(body)) is not None:
+                    yield event

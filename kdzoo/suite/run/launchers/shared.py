@@ -117,6 +117,8 @@ class Shared:
         end = one.folder.end()  # after the engine was asked: a worker may have written it as its last act
         if not one.folder.exists():  # another driver of this bench has seen its end, or somebody has removed it
             end, how = (End(), None) if is_over(one.job) else (None, f"lost its folder {one.folder.path}")
+        elif one.folder.has_damaged_end() and is_over(one.job):  # else a worker does it again
+            end = End()
         for event in one.tail.new_events():
             emit(one.job, of_worker(event, one.number))
         if end is not None:
