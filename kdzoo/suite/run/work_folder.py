@@ -97,6 +97,11 @@ class End:
         return not self.refused and self.failed is None
 
 
+def name_of(job: Job) -> str:
+    """The name of a job's folder."""
+    return f"{job.kind}-{hashlib.sha256(json.dumps([job.name, job.ids]).encode()).hexdigest()[:12]}"
+
+
 @dataclass(frozen=True)
 class JobFolder:
     """The folder of one job."""
@@ -133,6 +138,8 @@ class JobFolder:
         try:
             content = read_sealed_json(file)
             job = Job.from_json(json.dumps(content.pop("job")))
+            if name_of(job) != self.path.name:
+                raise ValueError(f"it describes {name_of(job)}")
             return SharedJob(**{**content, "job": job, "plugins": dict(content["plugins"])})
         except InputError as error:
             raise InputError(f"{error.problems[0]}; {WRITTEN_ANEW}") from error
@@ -146,9 +153,10 @@ class JobFolder:
         """How the job ended; None while it has not, and where the file does not say: whether it was refused or failed nobody knows then."""
         try:
             content = read_sealed_json(self.path / "end.json")
-            return End(tuple(content["refused"]), content["failed"])
+            end = End(tuple(content["refused"]), content["failed"])
         except (InputError, KeyError, TypeError):
             return None
+        return end if content.get("job") == self.path.name else None
 
     def has_damaged_end(self) -> bool:
         """Whether there is an end.json that does not say how the job ended."""
@@ -170,7 +178,7 @@ class JobFolder:
         return job.kind == "students" and is_over(job)
 
     def write_end(self, end: End) -> None:
-        write_sealed_json(self.path / "end.json", {"refused": list(end.refused), "failed": end.failed})
+        write_sealed_json(self.path / "end.json", {"job": self.path.name, "refused": list(end.refused), "failed": end.failed})
 
 
 @dataclass(frozen=True)
@@ -217,8 +225,7 @@ class WorkFolder:
 
         What is new has no claim, so that whoever does the earlier one stops.
         """
-        name = hashlib.sha256(json.dumps([job.name, job.ids]).encode()).hexdigest()[:12]
-        folder = JobFolder(self.path / f"{job.kind}-{name}")
+        folder = JobFolder(self.path / name_of(job))
         variables = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | {"KDZOO_CACHE": str(cache_folder())}
         shared = SharedJob(
             job=job.with_absolute_folders(),
