@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import shutil
 import signal
@@ -14,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from edited import edit
 from processes import running_in
 from shared_benches import assert_nothing_is_left, assert_same_results, bench, slow_checkpoint, wait_until, work
 
 from kdzoo.errors import InputError
-from kdzoo.runs.atomic import write_json
 from kdzoo.runs.events import Event, JobEnded, Note, RunDone, WorkerDied
 from kdzoo.runs.fence import ClaimLost
 from kdzoo.runs.options import WorkerOptions
@@ -66,11 +65,13 @@ def test_a_node_with_another_version_of_a_plugin_or_of_a_module_beside_it_is_tol
         (tmp_path / machine / "mine.py").write_text("import kdzoo\nfrom helper import FACTOR\n")
         (tmp_path / machine / "helper.py").write_text("FACTOR = 2\n")
     folder = WorkFolder.of_bench(tmp_path).publish(job("at-1"), 1, LauncherSetup(tmp_path, ("driver/mine.py",), bench=tmp_path))
-    here = {**json.loads((folder.path / "job.json").read_text()), "working_folder": str(tmp_path)}
-    here["job"]["checked_run"] = None
-    here["job"]["folder"] = str(tmp_path)
-    (version,) = here["plugins"].values()
-    write_json(folder.path / "job.json", {**here, "plugins": {str(tmp_path / "node/mine.py"): version}})
+    (version,) = folder.read().plugins.values()
+
+    def on_the_node(content: dict) -> None:
+        content["job"].update(checked_run=None, folder=str(tmp_path))
+        content.update(working_folder=str(tmp_path), plugins={str(tmp_path / "node/mine.py"): version})
+
+    edit(folder.path / "job.json", on_the_node)
     (tmp_path / "node/helper.py").write_text("# a comment is no other version\nFACTOR = 2\n")
     assert folder.read().faults() == []
     (tmp_path / "node/helper.py").write_text("FACTOR = 3\n")
@@ -84,9 +85,7 @@ def test_a_node_with_another_version_of_a_plugin_or_of_a_module_beside_it_is_tol
 def test_a_job_of_an_earlier_driver_whose_runs_came_out_in_others_is_removed_and_one_that_is_open_stays(tmp_path):
     over, still_open = published(tmp_path, job("at-1")), published(tmp_path, job("at-2"))
     for folder in (over, still_open):
-        content = json.loads((folder.path / "job.json").read_text())
-        content["job"]["folder"] = str(tmp_path)
-        write_json(folder.path / "job.json", content)
+        edit(folder.path / "job.json", lambda content: content["job"].update(folder=str(tmp_path)))
     Store(tmp_path).run("at-1").fail("as planned")
     WorkFolder.of_bench(tmp_path).remove_ended()
     assert WorkFolder.of_bench(tmp_path).jobs() == [still_open]
