@@ -3,7 +3,8 @@
     python benchmarks/launchers.py                       # all four
     python benchmarks/launchers.py --launchers local,ray
 
-The bench is four runs on the digits with their teacher, which each launcher trains anew, in a cache of its own. For `print` two
+The bench is four runs on the digits. Their teacher is the one that the first launcher trains: `local` trains it with the threads of
+all its processes, the others with those of one worker, to other last bits. Each launcher has a cache of its own. For `print` two
 `kdzoo work` are started, for `slurm` a real Slurm of two nodes on this machine (root, `apt-get install slurm-wlm munge`), for `ray`
 a real Ray of two nodes. The table has the number of runs, the seconds until the command ended, a digest of all weights and the
 mean top-1 on the test images. Exits with 1 where a digest differs. Some three minutes on two cores.
@@ -15,6 +16,7 @@ import argparse
 import contextlib
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,6 +59,8 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
+            if rows:
+                shutil.copytree(Path(folder) / names[0] / "cache/teachers", Path(folder) / name / "cache/teachers")
             rows.append(row_of(name, Path(folder) / name))
             print(f"{name}: {rows[-1].seconds:.0f} s", file=sys.stderr, flush=True)
     print("| launcher | runs | seconds | digest of all weights | mean top-1 on test |\n| --- | --- | --- | --- | --- |")
@@ -67,7 +71,7 @@ def main() -> int:
 
 def row_of(launcher: str, folder: Path) -> Row:
     """Train the bench by a launcher in a folder of its own."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     environment = {**os.environ, "KDZOO_CACHE": str(folder / "cache"), "WANDB_MODE": "disabled"}
     with cluster_of(launcher, folder) as (words, more):
         began = time.monotonic()

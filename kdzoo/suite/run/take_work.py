@@ -136,9 +136,11 @@ def do_first(
     ready: dict[JobFolder, SharedJob], claims: dict[Path, Claim], workers: Workers, emit: Emit, stop: Callable[[], bool]
 ) -> int | None:
     """Do the first job that nobody else has; 1 where it came to its end, None where there was none."""
+    checked = set[tuple[object, ...]]()
     for folder, shared in ready.items():
-        if faults := shared.faults():
+        if shared.needs not in checked and (faults := shared.faults()):
             raise InputError(*faults)
+        checked.add(shared.needs)
         claim = claims.setdefault(folder.path, Claim(folder, shared.token, shared.lease_seconds))
         if (outcome := do_claimed(folder, shared, claim, workers, emit, stop)) is not None:
             return outcome

@@ -64,6 +64,17 @@ class SharedJob:
         """The job as its file has it."""
         return {**vars(self), "job": json.loads(self.job.to_json())}
 
+    @property
+    def bench(self) -> str:
+        """The bench's folder, also where the runs are teachers of a store of their own."""
+        return self.job.checked_run[0] if self.job.checked_run else self.job.folder
+
+    @property
+    def needs(self) -> tuple[object, ...]:
+        """All that `faults` looks at: the jobs of a bench need the same."""
+        machine = (self.version, self.engine, self.working_folder)
+        return (*machine, self.bench, tuple(self.environment.items()), tuple(self.plugins.items()))
+
     def faults(self) -> list[str]:
         """What this machine lacks, one line each."""
         machine = socket.gethostname()
@@ -71,7 +82,7 @@ class SharedJob:
         if (self.version, self.engine) != (VERSION, ENGINE):
             faults.append(f"{machine}: expected kdzoo {self.version} (engine {self.engine}), found {VERSION} (engine {ENGINE})")
         requirements = {
-            "the bench's folder": self.job.checked_run[0] if self.job.checked_run else self.job.folder,
+            "the bench's folder": self.bench,
             "the working folder": self.working_folder,
             "the cache folder": self.environment["KDZOO_CACHE"],
             **({"the data folder": self.environment["KDZOO_DATA"]} if "KDZOO_DATA" in self.environment else {}),
