@@ -11,14 +11,13 @@ from typing import Any
 
 import steps
 import torch
-from speed_clock import LeftOut
-from speed_kdzoo import training
+from speed_kdzoo import stack_of, training
 from speed_setup import Setup, cohort_for
 from torch import Tensor
 
 import kdzoo
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.data.loader import fetch_once, place_on_device
+from kdzoo.data.loader import place_on_device
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store, teacher_store
@@ -26,7 +25,6 @@ from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
-from kdzoo.training.batched import BatchedMembers, batch_members
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.graphs import StepGraphs
 from kdzoo.training.recorder import recorder_of
@@ -56,7 +54,7 @@ def exact_products() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
 
 
-def quick_bench(device: str) -> Record:
+def quick_bench(device: str, epochs: int = 5, launcher: str = "local") -> Record:
     """The quick bench on the digits on a device and on the CPU: every method's accuracy within a few images."""
     found = {}
     for place in dict.fromkeys(("cpu", device)):  # one bench where the device is the CPU
@@ -64,10 +62,10 @@ def quick_bench(device: str) -> Record:
             board = kdzoo.bench(
                 methods=["hinton", "at"],
                 quick=True,
-                epochs=5,
+                epochs=epochs,
                 seeds=1,
                 refit=False,
-                execution=kdzoo.Execution(device=place, jobs=1),
+                execution=kdzoo.Execution(device=place, jobs=1, launcher=launcher),
                 results=results,
                 name=place,
             )
@@ -90,10 +88,7 @@ def stacked(setup: Setup) -> Record:
     with exact_products():
         serial = losses_of(cohort_for(setup, SWEEP, "off", limit=few(setup)))
         cohort = cohort_for(setup, SWEEP, "off", limit=few(setup))
-        joined = batch_members(cohort.members, fetch_once(cohort.splits.train.images, torch.arange(2), setup.device))
-        if not isinstance(joined, BatchedMembers):
-            raise LeftOut(str(joined))
-        cohort.batched = joined
+        cohort.batched = stack_of(cohort, setup)
         apart = relative(losses_of(cohort), serial)
     return check("stacked students against serial", apart, LOSS_TOLERANCE, apart <= LOSS_TOLERANCE, pair=setup.pair)
 

@@ -13,8 +13,12 @@ def markdown(content: Record) -> str:
     """All that was measured as tables, then what failed and what was not reached."""
     where = content["environment"]
     lines = [f"# On {where['device']}", "", f"torch {where['torch']}, commit {where['git']}, {content.get('seconds', 0):.0f} s"]
+    lines += table(("target", "batch", "asked", "found", "how", "verdict"), target_rows(content))
+    lines += table(
+        ("pair", "batch", "way", "new views: s an epoch", "remembered: s an epoch", "s for 240 epochs a run"), epoch_rows(content)
+    )
     lines += table(("check", "found", "asked", "holds"), check_rows(content))
-    lines += table(("pair", "batch", "side", "images/s", "s a run and epoch", "ms a step"), speed_rows(content))
+    lines += table(("pair", "batch", "side", "images/s", "s for 240 epochs a run", "ms a step"), speed_rows(content))
     lines += table(("pair", "batch", "runs", "graphs", "way", "ms a step of all runs"), job_rows(content))
     lines += table(("network", "batch", "side", "ms a step", "making s", "breaks even after steps"), compiled_rows(content))
     lines += table(("pair", "batch", "side", "launches a step", "waits", "reads", "device busy"), bound_rows(content))
@@ -27,6 +31,24 @@ def markdown(content: Record) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def target_rows(content: Record) -> Iterator[Sequence[object]]:
+    for row in content.get("targets", []):
+        unit = "%" if "accuracy" in row["target"] else "s"
+        asked = "" if row["asked"] is None else f"{row['asked']:g} {unit}"
+        found = "" if row["found"] is None else f"{row['found']:.1f} s"
+        yield row["target"], row["batch"], asked, found, row["side"] or "", row["verdict"]
+
+
+def epoch_rows(content: Record) -> Iterator[Sequence[object]]:
+    for cell in content.get("epochs", []):
+        where = (cell["pair"], cell["batch"])
+        for name, way in cell["ways"].items():
+            seconds = (way["cold_epoch_seconds"], way["warm_epoch_seconds"], way["seconds_for_240_epochs"])
+            yield *where, f"{name} in {cell['precision']}", *(f"{value:,.2f}" for value in seconds)
+        for name, reason in cell["left_out"].items():
+            yield *where, name, reason[:REASON_CHARACTERS], "", ""
+
+
 def check_rows(content: Record) -> Iterator[Sequence[object]]:
     for check in content.get("correct", []):
         yield check["check"], number(check["found"]), number(check["asked"]), "yes" if check["holds"] else "**no**"
@@ -34,9 +56,10 @@ def check_rows(content: Record) -> Iterator[Sequence[object]]:
 
 def speed_rows(content: Record) -> Iterator[Sequence[object]]:
     for cell in [*content.get("speed", []), *content.get("filled", []), *content.get("compiled", [])]:
-        where = (f"{cell['pair']}{' in bfloat16' if 'bfloat16' in cell['name'] else ''}", cell["batch"])
+        layout = {None: "", True: ", channels last", False: ", channels first"}[cell.get("channels_last")]
+        where = (f"{cell['pair']}{' in bfloat16' if 'bfloat16' in cell['name'] else ''}{layout}", cell["batch"])
         for name, side in cell["sides"].items():
-            yield *where, name, f"{side['images_per_second']:,.0f}", f"{side['seconds_per_run_and_epoch']:.2f}", ms(side["step_seconds"])
+            yield *where, name, f"{side['images_per_second']:,.0f}", f"{side['seconds_for_240_epochs']:,.1f}", ms(side["step_seconds"])
         for name, reason in cell["left_out"].items():
             yield *where, name, reason.splitlines()[0][:REASON_CHARACTERS], "", ""
 

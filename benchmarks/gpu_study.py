@@ -13,6 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gpu_accuracy import published_accuracy, time_to_accuracy
+
+from kdzoo.runs.store import RunFolder
+
 PAIR, RECIPE, METHODS = "resnet56/resnet20", "crd240", "hinton,crd"
 """what is published"""
 END_SECONDS = 20
@@ -39,22 +43,25 @@ def pack(work: Path, archive: Path) -> None:
     os.replace(part, archive)
 
 
-def command(device: str, data: str, pair: str, epochs: int | None) -> list[str]:
+def command(device: str, data: str, pair: str, epochs: int | None, launcher: str) -> list[str]:
     """The bench, one seed a row."""
     words = ["--data", data, "--pairs", pair, "--methods", METHODS, "--recipe", RECIPE, "--seeds", "1", "--no-refit", "--name", "crd240"]
     # a teacher of one epoch only shows that the bench runs, and may be at chance
     words += ["--temperatures", "4"] + ([] if epochs is None else ["--epochs", str(epochs), "--allow-chance-teacher"])
-    return [sys.executable, "-m", "kdzoo", "bench", *words, "--device", device, "--jobs", "1", "--checkpoint-seconds", "15"]
+    words += ["--device", device, "--launcher", launcher, "--jobs", "1", "--checkpoint-seconds", "15"]
+    return [sys.executable, "-m", "kdzoo", "bench", *words]
 
 
-def study(device: str, data: str, seconds: float, work: Path, *, pair: str = PAIR, epochs: int | None = None) -> dict[str, Any]:
+def study(
+    device: str, data: str, seconds: float, work: Path, *, pair: str = PAIR, epochs: int | None = None, launcher: str = "local"
+) -> dict[str, Any]:
     """Train until the bench is done or the seconds are up; what every run has come to."""
     environment = {**os.environ, "KDZOO_CACHE": str(work / "cache")}
     began = time.monotonic()
     log = work / "study.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*command(device, data, pair, epochs), "--results", str(work / "results")],
+            [*command(device, data, pair, epochs, launcher), "--results", str(work / "results")],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -82,8 +89,13 @@ def study(device: str, data: str, seconds: float, work: Path, *, pair: str = PAI
 
 
 def run_record(folder: Path) -> dict[str, Any]:
-    """A run: its epochs so far, and its accuracy on the test images where it is done."""
+    """A run: its epochs so far, its accuracy on the test images where it is done, and when it reached the published one."""
     metrics = folder / "metrics.jsonl"
     epochs = len(metrics.read_text().splitlines()) if metrics.exists() else 0
     result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else None
-    return {"id": folder.name, "epochs": epochs, "test_top1": result and result["last"]["test"]["top1"]}
+    return {
+        "id": folder.name,
+        "epochs": epochs,
+        "test_top1": result and result["last"]["test"]["top1"],
+        "time_to_accuracy": time_to_accuracy(RunFolder(folder), published_accuracy()),
+    }

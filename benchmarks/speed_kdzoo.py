@@ -94,7 +94,7 @@ def cold(setup: Setup, runs: int, images: int = CACHED_IMAGES) -> Side:
 
 def warm(setup: Setup, runs: int) -> Side:
     """A sweep whose every look-up hits: it repeats an epoch that it has been through once before it is timed."""
-    cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
+    cohort = cohort_for(setup, runs, "auto", limit=warm_images(setup), teacher=2)
     side = trained(cohort, replay=True)
     for _ in range(cohort.steps_an_epoch):
         side.step()
@@ -105,24 +105,45 @@ def warm(setup: Setup, runs: int) -> Side:
 
 def stacked(setup: Setup, runs: int) -> Side:
     """The warm sweep with its students as one batched computation. Raises LeftOut where they cannot be one."""
-    cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
-    cohort.batched = stack_of(cohort, setup)
-    return replayed(cohort)
+    return by_way(setup, runs, stack=True, graphs=False)
 
 
-def recorded(setup: Setup, runs: int, *, stack: bool = False) -> Side:
-    """The warm sweep with its steps replayed as CUDA graphs, of each student or of their stack. Raises LeftOut where they cannot be."""
-    recorder = recorder_of(setup.device)
-    if isinstance(recorder, str):
-        raise LeftOut(recorder)
-    cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
-    if stack:
-        cohort.batched = stack_of(cohort, setup)
-    cohort.graphs = StepGraphs(recorder, cohort.learners, cohort.block)
+def by_way(setup: Setup, runs: int, *, stack: bool, graphs: bool) -> Side:
+    """The warm sweep by one of the ways of `cohort_by_way`. Raises LeftOut where its students, or their steps, cannot be trained so."""
+    cohort = cohort_by_way(setup, runs, stack=stack, graphs=graphs, limit=warm_images(setup))
     side = replayed(cohort)
-    if notes := cohort.graphs.new_notes():
+    if cohort.graphs is not None and (notes := cohort.graphs.new_notes()):
         raise LeftOut(notes[0])
     return side
+
+
+def cohort_by_way(setup: Setup, runs: int, *, stack: bool, graphs: bool, limit: int | None) -> Cohort:
+    """A sweep with a teacher cache, its students as one where `stack` says so, their steps replayed as CUDA graphs where `graphs` does.
+
+    limit: of the training images. Raises LeftOut where that cannot be.
+    """
+    recorder = recorder_of(setup.device)
+    if graphs and isinstance(recorder, str):
+        raise LeftOut(recorder)
+    cohort = cohort_for(setup, runs, "auto", limit=limit, teacher=2)
+    if stack:
+        cohort.batched = stack_of(cohort, setup)
+    if graphs and not isinstance(recorder, str):
+        cohort.graphs = StepGraphs(recorder, cohort.learners, cohort.block)
+    return cohort
+
+
+def warm_images(setup: Setup) -> int:
+    """Training images of a sweep whose every look-up hits: four batches, on a GPU more, lest what begins an epoch weighs too much."""
+    batches = 4 if setup.device.type == "cpu" else 32
+    return max(CACHED_IMAGES // 2, batches * setup.batch)
+
+
+def channels_last(setup: Setup) -> bool:
+    """Whether a student's maps lie channels last where it is trained by itself; of a stack torch chooses the layout."""
+    (member,) = cohort_for(setup, 1, "off", limit=setup.classes).members
+    weights = (weight for weight in member.network.parameters() if weight.ndim == 4 and min(weight.shape[1], weight.shape[2]) > 1)
+    return next(weights).is_contiguous(memory_format=torch.channels_last)
 
 
 def stack_of(cohort: Cohort, setup: Setup) -> BatchedMembers:
@@ -143,7 +164,7 @@ def replayed(cohort: Cohort) -> Side:
 
 def compiled(setup: Setup, runs: int) -> Side:
     """The warm sweep with its students run through torch.compile. Raises LeftOut where they cannot be."""
-    cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
+    cohort = cohort_for(setup, runs, "auto", limit=warm_images(setup), teacher=2)
     images = fetch_once(cohort.splits.train.images, torch.arange(cohort.block), setup.device)
     if why := compile_students(cohort.members, images):
         raise LeftOut(why)

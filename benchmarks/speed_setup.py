@@ -86,8 +86,8 @@ def execution_for(setup: Setup, cache: CacheSize) -> Placement:
 
 
 def sweep(runs: int) -> list[ObjectiveSpec]:
-    """Hinton's KD at so many settings of temperature and alpha: 1, 3, 4, 9 (3 x 3), 16, 27 (9 x 3) or 64 (16 x 4)."""
-    shapes = {1: (1, 1), 3: (3, 1), 4: (4, 1), 9: (3, 3), 16: (16, 1), 27: (9, 3), 64: (16, 4)}
+    """Hinton's KD at so many settings of temperature and alpha: 1, 3, 4, 8 (4 x 2), 9 (3 x 3), 16, 27 (9 x 3) or 64 (16 x 4)."""
+    shapes = {1: (1, 1), 3: (3, 1), 4: (4, 1), 8: (4, 2), 9: (3, 3), 16: (16, 1), 27: (9, 3), 64: (16, 4)}
     temperatures, alphas = shapes[runs]
     request = parse_request("hinton")
     return [

@@ -217,7 +217,12 @@ ON_THE_DEVICE = (
     Place("methods/crd.py", "share.to(index.device)"),
 )
 """calls that copy nothing in training: the views and mixes of an epoch lie where the images are"""
-ONCE = (Place("methods/crd.py", "torch.bincount("),)
+ONCE = (
+    Place("methods/crd.py", "torch.bincount("),
+    Place("methods/wkd_l.py", "torch.bincount("),
+    Place("methods/wkd_l.py", ".nonzero().flatten()"),
+    Place("methods/wkd_l.py", ".cpu().double()"),
+)
 """calls when a method is built"""
 
 

@@ -31,6 +31,7 @@ ROW = re.compile(r"^\| (`\w+\.py`(?:, `\w+\.py`)*) \|", re.MULTILINE)
 TABLE = sorted(name for cell in ROW.findall((BENCHMARKS / "README.md").read_text()) for name in re.findall(r"`(\w+\.py)`", cell))
 TESTED_ELSEWHERE = {
     "gpu.py": "test_gpu_script.py",
+    "gpu_floors.py": "test_gpu_script.py",
     "mutants.py": "test_mutants.py",
     "nccl.py": "test_nccl_script.py",
     "same_weights.py": "test_same_numbers.py",
