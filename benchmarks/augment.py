@@ -34,7 +34,7 @@ from kdzoo.errors import InputError
 from kdzoo.runs.environment import environment
 from kdzoo.runs.recipe import Augment, Recipe
 
-SAMPLES, SIDE, CLASSES, ROUNDS = 50_000, 32, 10, 9
+SAMPLES, SIDE, CLASSES = 50_000, 32, 10
 CROPPED = {"crop": "pad", "pad": 4, "flip": True}
 CROP = (v2.RandomCrop(SIDE, padding=4), v2.RandomHorizontalFlip())
 SQUARE = v2.RandomErasing(p=1, scale=(0.25, 0.25), ratio=(1, 1))
@@ -116,12 +116,12 @@ def theirs(chosen: Case, images: Tensor) -> Callable[[], object]:
     return lambda: [chosen.theirs(image) for image in given]
 
 
-def row(chosen: Case, images: Tensor, device: torch.device) -> Row:
+def row(chosen: Case, images: Tensor, device: torch.device, rounds: int) -> Row:
     """One augmentation timed on both sides, in turn."""
     run, drawn = ours(chosen, images.to(device))
     sides = (run, theirs(chosen, images))
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         for side, kept in zip(sides, times, strict=True):
             _synchronise(device)
             began = time.perf_counter()
@@ -152,13 +152,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--write", type=Path, help="a folder for augment.json")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     images = cifar(given.batch)
     torch.zeros(31 * 2**20, dtype=torch.uint8)  # once such a block was freed, glibc keeps what is freed, as it does in training
-    rows = [row(chosen, images, device) for chosen in CASES]
+    rows = [row(chosen, images, device, given.rounds) for chosen in CASES]
     print(table(rows))
     if given.write is not None:
         given.write.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "suite"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 

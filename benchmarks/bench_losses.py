@@ -1,6 +1,6 @@
 """Time of every method's loss, forward and backward, with pytest-benchmark, beside the networks' own step.
 
-    pytest benchmarks/bench_losses.py --benchmark-columns=median,iqr,rounds
+    pytest --dist no benchmarks/bench_losses.py --benchmark-columns=median,iqr,rounds
 
 The same measurements as one table: python benchmarks/losses.py
 """

@@ -1,6 +1,6 @@
 """One batch of every side of benchmarks/speed.py with pytest-benchmark, on the first pair; CIFAR-100 must be there.
 
-    pytest benchmarks/bench_speed.py --benchmark-columns=median,iqr,rounds
+    pytest --dist no benchmarks/bench_speed.py --benchmark-columns=median,iqr,rounds
 
 A quick look while working on one side. Sides are timed one after the other here; figures to be compared come from
 speed.py, which times them in turns.

@@ -53,12 +53,12 @@ RANDAUGMENT = CROPS.model_copy(update={"randaugment": 2})
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "speed" / "cache-mixes.json"
 
 
-def random_images() -> Dataset:
+def random_images(count: int) -> Dataset:
     """Noise: nothing that is timed depends on what a network knows of it."""
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (IMAGES + 100, 32, 32, 3), generator=generator, dtype=torch.uint8).numpy()
-    labels = (torch.arange(IMAGES + 100) % 100).numpy()
-    return make_dataset("noise", Raw((pixels[:IMAGES], labels[:IMAGES]), (pixels[IMAGES:], labels[IMAGES:])))
+    pixels = torch.randint(256, (count + 100, 32, 32, 3), generator=generator, dtype=torch.uint8).numpy()
+    labels = (torch.arange(count + 100) % min(count, 100)).numpy()  # every class has a training image
+    return make_dataset("noise", Raw((pixels[:count], labels[:count]), (pixels[count:], labels[count:])))
 
 
 def cohorts(setup: Setup, methods: Sequence[str], augment: Augment, cache: int, mix: int) -> Iterator[Cohort]:
@@ -150,17 +150,18 @@ def table(rows: Sequence[dict[str, object]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=2, help="epochs of each mix that are measured (2)")
+    parser.add_argument("--images", type=int, default=IMAGES, help="images of an epoch (512)")
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["KDZOO_CACHE"] = f"{folder}/cache"
-        setup = Setup(TEACHER, STUDENT, BATCH, random_images(), torch.device("cpu"), 1, None, "float32", Path(folder))
+        setup = Setup(TEACHER, STUDENT, BATCH, random_images(given.images), torch.device("cpu"), 1, None, "float32", Path(folder))
         rows = measure(setup, given.epochs)
     record = {
         "teacher": TEACHER,
         "student": STUDENT,
-        "images": IMAGES,
+        "images": given.images,
         "batch": BATCH,
         "rows": rows,
         "environment": environment(torch.device("cpu"), 1),

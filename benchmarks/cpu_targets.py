@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from cache_mixes import CROPS, LOGITS_ALONE, ROOM, cohorts, random_images, seconds_a_step
+from cache_mixes import CROPS, IMAGES, LOGITS_ALONE, ROOM, cohorts, random_images, seconds_a_step
 from speed_report import machine
 from speed_setup import Setup
 
@@ -151,7 +151,7 @@ def table(found: Sequence[Found]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7, help="rounds of which the median is taken (7)")
-    parser.add_argument("--quick", action="store_true", help="tiny networks, one round, the quick bench: does it run?")
+    parser.add_argument("--quick", action="store_true", help="tiny networks, few images, one round, the quick bench: does it run?")
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
     pair, batch, rounds = (("resnet14", "resnet8"), 256, 1) if given.quick else (("resnet56", "resnet20"), 64, given.rounds)
@@ -159,7 +159,7 @@ def main() -> None:
     bench = bench_seconds(["--methods", "hinton,at", *(["--quick"] if given.quick else [])])
     with tempfile.TemporaryDirectory() as folder:
         os.environ["KDZOO_CACHE"] = f"{folder}/cache"
-        setup = Setup(*pair, batch, random_images(), torch.device("cpu"), 1, None, "float32", Path(folder))
+        setup = Setup(*pair, batch, random_images(16 if given.quick else IMAGES), torch.device("cpu"), 1, None, "float32", Path(folder))
         seconds = measure(setup, rounds)
     found = [Found(TARGETS[name], value) for name, value in (ratios(seconds) | {"bench": bench}).items()]
     record = {

@@ -1,6 +1,7 @@
 """How far the estimates of `kdzoo bench --dry-run` are from the truth, on three small benches whose doses are measured.
 
     OMP_NUM_THREADS=1 python benchmarks/estimates.py --data-root FOLDER
+    OMP_NUM_THREADS=1 python benchmarks/estimates.py --quick            # does it run?
 
 Each bench is estimated twice: from a probe, with an empty record of costs, and from what its runs have cost, for other seeds.
 The truth is the processor time of the worker process, start included; one process of one thread. A few minutes on one core.
@@ -45,19 +46,24 @@ BENCHES: dict[str, dict[str, Any]] = {
         "val_fraction": 0.2,
     },
 }
+QUICK: dict[str, dict[str, Any]] = {
+    "digits": {**BENCHES["digits"], "methods": ["hinton"], "doses": [0.1], "limit": 200, "epochs": 1, "set": {"teacher_recipe.epochs": 1}}
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", help="the folder of the data sets")
-    parser.add_argument("benches", nargs="*", default=list(BENCHES), help=", ".join(BENCHES))
+    parser.add_argument("--quick", action="store_true", help="the digits alone, with one method for one epoch: does it run?")
+    parser.add_argument("benches", nargs="*", help=", ".join(BENCHES))
     arguments = parser.parse_args()
+    benches = QUICK if arguments.quick else {name: BENCHES[name] for name in arguments.benches or BENCHES}
     with tempfile.TemporaryDirectory(prefix="kdzoo-estimates-") as place:
         os.environ["KDZOO_CACHE"] = f"{place}/cache"
-        for name in arguments.benches:
+        for name, bench in benches.items():
             for source, seeds in (("probe", [0]), ("record", [1])):
                 root = None if name == "digits" else arguments.data_root
-                options = {**SMALL, **BENCHES[name], "name": f"{name}-{source}", "seeds": seeds, "data_root": root, "results": place}
+                options = {**SMALL, **bench, "name": f"{name}-{source}", "seeds": seeds, "data_root": root, "results": place}
                 seconds, truth = measure(options, Path(place))
                 print(
                     f"{name:9} from the {source:6}: estimate {seconds:6.1f} s, truth {truth:6.1f} s, ratio {seconds / truth:.2f}",

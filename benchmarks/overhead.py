@@ -2,6 +2,7 @@
 
     python benchmarks/overhead.py                    # a run of about a minute on one thread, into results/speed/
     python benchmarks/overhead.py --seconds 10
+    python benchmarks/overhead.py --seconds 0 --images 64 --out my-results/speed
 
 A real run is trained as a worker trains it, under a profile: what `step` and `predict` took, with all that they call, is
 its work; everything else that the worker did is what the bench costs. Processor time, so that a busy machine counts little.
@@ -30,15 +31,14 @@ from kdzoo.suite.run.worker_state import WorkerState
 
 WORK = {("kdzoo/training/train.py", "step"), ("kdzoo/models/predict.py", "predict"), ("kdzoo/training/cost.py", "probe")}
 """whose time, with all that they call, is the run's own"""
-IMAGES = 2000
 
 
-def measure(data: str, seconds: float, folder: Path) -> dict[str, Any]:
+def measure(data: str, images: int, seconds: float, folder: Path) -> dict[str, Any]:
     """Profile one run of the student alone that lasts about so many seconds; the shares of its processor time."""
     torch.set_num_threads(1)
     epochs = 1
     while True:
-        made = plan(bench_config(asked(data, epochs, folder / str(epochs)), None))
+        made = plan(bench_config(asked(data, images, epochs, folder / str(epochs)), None))
         write_plan(made)
         (run_id,) = [p.run.id for p in made.students if p.run.objective.label == "none"]
         profiler = cProfile.Profile(time.process_time)
@@ -48,18 +48,18 @@ def measure(data: str, seconds: float, folder: Path) -> dict[str, Any]:
         profiler.disable()
         took = time.process_time() - began
         if took >= seconds / 2:
-            return shares(profiler, took) | {"epochs": epochs, "images": IMAGES}
+            return shares(profiler, took) | {"epochs": epochs, "images": images}
         epochs = max(epochs + 1, round(epochs * seconds / took))
 
 
-def asked(data: str, epochs: int, folder: Path) -> dict[str, Any]:
+def asked(data: str, images: int, epochs: int, folder: Path) -> dict[str, Any]:
     return {
         "results": str(folder),
         "name": "overhead",
         "data": data,
         "pairs": "resnet56/resnet20",
         "recipe": "crd240",
-        "limit": IMAGES,
+        "limit": images,
         "epochs": epochs,
         "seeds": "1",
         "methods": "hinton",
@@ -82,11 +82,12 @@ def shares(profiler: cProfile.Profile, took: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar100", help="a data set of 32x32 pixels (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=2000, help="how many of its images an epoch has (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the run lasts, about (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/speed"), help="the folder of overhead.json (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(options.data, options.seconds, Path(folder))
+        found = measure(options.data, options.images, options.seconds, Path(folder))
     options.out.mkdir(parents=True, exist_ok=True)
     record = {"machine": machine(torch.device("cpu"), 1), "data": options.data, **found}
     (options.out / "overhead.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")

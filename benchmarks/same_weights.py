@@ -36,8 +36,8 @@ ZOO = ("--methods", "hinton,at,crd,simkd,dml,mlld,fitnet_two_stage")
 CACHE_OPTIONS = ("--teacher-cache", "--teacher-memo")
 """the option that turns the teacher's cache off, by its names, the newest first"""
 CLOCKS = ("seconds", "started", "finished", "step_seconds", "time_ratio", "train_seconds", "student_milliseconds")
-MEASURED = frozenset((*CLOCKS, "environment", "memory_bytes", "memo", "teacher_cache"))
-"""keys of results that clocks, memory and the machine decide"""
+MEASURED = frozenset((*CLOCKS, "environment", "memory_bytes", "memo", "teacher_cache", "digest"))
+"""keys of results that clocks, memory and the machine decide, and the digest of them all"""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
     python benchmarks/trusted_row.py results/timm results/zoo
 
 From each table's own error model: a row's error falls with the root of its number of seeds, and its degrees of freedom grow with
-them. Beside it the seeds that two rows need where each has a spread of its own and seeds are not paired (Welch). Beside the seeds a
-row pays for the settings among which it was chosen, each on the seeds of the sweep. Hours are those of runs trained alone, by the
-probe of each; plain KD needs the same seeds, once for all rows of a table, and so does the student alone.
+them. Beside it the seeds that two rows need by their own spreads alone: of the differences seed by seed (paired), and where seeds are
+not paired (Welch). Beside the seeds a row pays for the settings among which it was chosen, each on the seeds of the sweep. Hours are
+those of runs trained alone, by the probe of each; plain KD needs the same seeds, once for all rows of a table, and so does the student
+alone.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ MOST_SEEDS = 10_000
 class Cost:
     """What a method's row takes: seeds of the chosen setting, and the hours of these and of the settings that were tried.
 
-    unpaired: the seeds that it would take by its own spread and plain KD's alone.
+    paired, unpaired: the seeds that it would take by the spread of its differences to plain KD alone, seed by seed, and by its own
+    spread and plain KD's.
     """
 
     method: str
     seeds: int
+    paired: int
     unpaired: int
     hours: float
     search_hours: float
@@ -69,13 +72,24 @@ def costs_of(block: Block, sweep: Block) -> Iterator[Cost]:
         error, freedom, seeds = float(tested.contrast.error[at]), float(tested.contrast.freedom[at]), len(standing.done)
         if math.isfinite(error) and math.isfinite(freedom) and seeds > 1:
             needed, run = seeds_needed(error, freedom, seeds), hours_of(standing)
+            paired = seeds_needed(math.sqrt(variance_of_gaps(standing, plain) / seeds), seeds - 1, seeds)
             unpaired = seeds_needed(math.sqrt((variance_of(standing) + variance_of(plain)) / seeds), 2 * (seeds - 1), seeds)
-            yield Cost(standing.record.method, needed, unpaired, needed * run, searches[standing.record.method])
+            yield Cost(standing.record.method, needed, paired, unpaired, needed * run, searches[standing.record.method])
 
 
 def variance_of(standing: Standing) -> float:
     """The variance over seeds of a row's test accuracy."""
-    return statistics.variance(record.result["last"]["test"]["top1"] for record in standing.done if record.result is not None)
+    return statistics.variance(by_seed(standing).values())
+
+
+def variance_of_gaps(standing: Standing, plain: Standing) -> float:
+    """The variance of the differences of two rows' test accuracies on the seeds that both have."""
+    own, other = by_seed(standing), by_seed(plain)
+    return statistics.variance(own[seed] - other[seed] for seed in own.keys() & other.keys())
+
+
+def by_seed(standing: Standing) -> dict[int, float]:
+    return {record.run.seed: record.result["last"]["test"]["top1"] for record in standing.done if record.result is not None}
 
 
 def hours_of(standing: Standing) -> float:
@@ -86,20 +100,23 @@ def hours_of(standing: Standing) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benches", nargs="+", type=Path)
-    print("| table | method | seeds | seeds unpaired | core-hours of these seeds | and of the search |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    print("| table | method | seeds | seeds paired | seeds unpaired | core-hours of these seeds | and of the search |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for folder in parser.parse_args().benches:
         blocks = read_bench(folder).blocks
         for block in blocks:
             sweep = next(one for one in blocks if one.table_key.pair == block.table_key.pair and one.table_key.phase == "sweep")
             rows = sorted(costs_of(block, sweep), key=lambda cost: cost.hours)
             for cost in rows:
-                print(f"| {folder.name} | {cost.method} | {cost.seeds} | {cost.unpaired} | {cost.hours:.1f} | {cost.search_hours:.1f} |")
+                own = f"{cost.seeds} | {cost.paired} | {cost.unpaired}"
+                print(f"| {folder.name} | {cost.method} | {own} | {cost.hours:.1f} | {cost.search_hours:.1f} |")
             if rows:
                 middle = statistics.median(cost.hours + cost.search_hours for cost in rows)
                 seeds = statistics.median(cost.seeds for cost in rows)
+                paired = statistics.median(cost.paired for cost in rows)
                 unpaired = statistics.median(cost.unpaired for cost in rows)
-                print(f"| {folder.name} | median of {len(rows)} rows | {seeds:g} | {unpaired:g} | {middle:.1f} with the search | |")
+                own = f"{seeds:g} | {paired:g} | {unpaired:g}"
+                print(f"| {folder.name} | median of {len(rows)} rows | {own} | {middle:.1f} with the search | |")
 
 
 if __name__ == "__main__":

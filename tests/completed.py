@@ -9,5 +9,5 @@ from kdzoo.tasks.task import Task
 
 
 def completed(result: Mapping[str, Any], task: Task = CLASSIFICATION) -> dict[str, Any]:
-    """A result with every field that training writes: those of later schemas are null unless they are given."""
-    return result_model(task).model_validate(result).model_dump(mode="json", by_alias=True)
+    """A result with every field that training knows: those of later schemas are null unless they are given. Its file adds a digest."""
+    return result_model(task).model_validate(result).model_dump(mode="json", by_alias=True, exclude={"digest"})

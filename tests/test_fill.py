@@ -3,7 +3,6 @@
 Where a bench chooses one, the planned device is a GPU that is not there: a plan needs no more of it than its name.
 """
 
-import json
 import os
 import subprocess
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from edited import edit
 from registries import registered_for_a_while
 from torch import nn
 
@@ -245,7 +245,7 @@ def test_a_bench_that_is_resumed_takes_what_its_folder_has_and_measures_for_othe
         assert measures()
     file = tmp_path / "b/fill.json"
     whole = file.read_text()
-    file.write_text(json.dumps({**json.loads(whole), "measured": []}))
+    edit(file, lambda content: content.update(measured=[]))
     assert measures()
     file.write_text(whole[:-20])
     assert measures()

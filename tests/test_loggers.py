@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import resource
@@ -25,6 +26,7 @@ from warm_python import WarmPopen
 from kdzoo.errors import InputError
 from kdzoo.runs.loggers import LoggerGroup
 from kdzoo.runs.metrics_file import JsonLines, read_lines
+from kdzoo.runs.sealed_json import read_sealed_json
 from kdzoo.runs.wandb import WandbLogger
 from kdzoo.runs.wandb_service import wandb_id
 from kdzoo.runs.wandb_settings import WandbSettings, wandb_settings
@@ -53,13 +55,21 @@ def record(epoch: int, **changes: Any) -> dict[str, Any]:
 # --- JSON lines
 
 
+def without_digest(line: str) -> dict[str, Any]:
+    """A line of the file; its last member is the beginning of the SHA-256 of what stands before that."""
+    content = json.loads(line)
+    before, _, _ = line.rpartition(',"digest":')
+    assert content.pop("digest") == hashlib.sha256(before.encode()).hexdigest()[:16]
+    return content
+
+
 def test_every_record_is_on_disk_as_a_line_before_the_next_step(tmp_path):
     logger = JsonLines(tmp_path / "metrics.jsonl", RUN, keep_through_step=0)
     for epoch in (1, 2, 3):
         logger.epoch(record(epoch))
         lines = (tmp_path / "metrics.jsonl").read_text().split("\n")
         assert lines.pop() == ""
-        assert [json.loads(line) for line in lines] == [line_of(e) for e in range(1, epoch + 1)]
+        assert [without_digest(line) for line in lines] == [line_of(e) for e in range(1, epoch + 1)]
     logger.close()
 
 
@@ -90,7 +100,7 @@ def test_no_line_of_another_run_and_none_out_of_order_is_read_or_kept(tmp_path, 
     path.write_text("".join(json.dumps(line) + "\n" for line in (line_of(1), line_of(2), {**line_of(3), **wrong}, line_of(4))))
     assert read_lines(path, RUN) == [line_of(1), line_of(2)]
     JsonLines(path, RUN, keep_through_step=10**9).close()
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [line_of(1), line_of(2)]
+    assert [without_digest(line) for line in path.read_text().splitlines()] == [line_of(1), line_of(2)]
 
 
 def test_lines_of_earlier_versions_which_name_no_run_are_read(tmp_path):
@@ -331,8 +341,8 @@ def test_a_bench_logs_each_run_as_its_files_have_it_and_its_leaderboard_as_a_tab
     for name, folder in runs.items():
         (file,) = folders[name].glob("run-*.wandb")
         config = value_of(header_of(file).config.update)
-        assert {key: config[key] for key in config if key != "_wandb"} == json.loads((folder / "run.json").read_text())
-        expected = leaves(json.loads((folder / "result.json").read_text()))
+        assert {key: config[key] for key in config if key != "_wandb"} == read_sealed_json(folder / "run.json")
+        expected = leaves(read_sealed_json(folder / "result.json"))
         found = summary_of(file)
         assert {key: found.get(key) for key in expected} == expected
         assert sum(isinstance(value, float) for value in expected.values()) > 20

@@ -37,7 +37,7 @@ READERS: dict[str, tuple[Path, Callable[[Path], object]]] = {
     "bench.json": (COMMITTED, read_starts),
     "doses.json": (COMMITTED, read_doses),
 }
-"""files of a bench that have no digest, since people read and merge them: where a whole one is, and what reads its folder"""
+"""records of a bench as earlier versions wrote them, without a digest: where a whole one is, and what reads its folder"""
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 JSON = st.recursive(

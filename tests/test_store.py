@@ -1,5 +1,6 @@
 """Run folders: whole or not at all, locked by the operating system, readable whatever happened."""
 
+import hashlib
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ import sys
 
 import pytest
 from completed import completed
+from edited import edit
 from warm_python import WarmPopen, run_warm
 
 from kdzoo.errors import InputError
@@ -16,6 +18,7 @@ from kdzoo.runs.plan_text import PlanTexts
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.result_file import NewerSchema, parse_result
 from kdzoo.runs.results import SCHEMA
+from kdzoo.runs.sealed_json import parse_sealed
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.report.records import read_record
@@ -95,7 +98,7 @@ def test_a_result_makes_a_run_done_and_clears_its_failure(folder):
 
 def test_a_result_says_its_schema_and_one_that_says_none_is_of_the_first(folder):
     folder.finish(whole_result(folder))
-    assert json.loads((folder.path / "result.json").read_text())["schema"] == SCHEMA == 5
+    assert json.loads((folder.path / "result.json").read_text())["schema"] == SCHEMA == 6
     first = {**whole_result(folder), "memo": {"lookups": 3, "hits": 2, "bytes": 1}}
     for key in ("schema", "teacher_cache", "average"):
         del first[key]
@@ -115,7 +118,7 @@ def test_a_result_with_a_field_too_few_or_too_many_is_not_written(folder):
 def test_a_result_of_a_later_schema_is_neither_read_nor_taken_for_damaged(folder):
     (folder.path / "result.json").write_text(json.dumps({**whole_result(folder), "schema": SCHEMA + 1}))
     for read in (folder.result, folder.state, lambda: read_record(folder)):
-        with pytest.raises(NewerSchema, match=r"result\.json: schema 6 is newer than this kdzoo reads \(5\); update kdzoo"):
+        with pytest.raises(NewerSchema, match=r"result\.json: schema 7 is newer than this kdzoo reads \(6\); update kdzoo"):
             read()
 
 
@@ -161,11 +164,10 @@ def test_a_planned_run_takes_up_where_its_files_lie_now_and_a_done_one_keeps_its
 @pytest.mark.parametrize("about", [None, 3, {"methods": None}, {"phase": "both"}])
 def test_a_record_beside_the_run_that_no_table_could_read_is_written_again_for_a_done_run_too(folder, run, about):
     folder.finish(whole_result(folder))
-    content = {**json.loads((folder.path / "run.json").read_text()), "about": about}
-    (folder.path / "run.json").write_text(json.dumps(content))
+    content = edit(folder.path / "run.json", lambda content: content.update(about=about))
     assert "run.json: damaged (about" in folder.plan(run, {"pair": "a/b"})
     assert folder.read_plan() == (run, {"pair": "a/b"})
-    assert json.loads((folder.path / "run.json.damaged").read_text()) == content
+    assert parse_sealed((folder.path / "run.json.damaged").read_bytes(), "run.json") == content
 
 
 def test_a_failure_is_told_in_its_last_line_whatever_the_file_holds(folder):
@@ -230,9 +232,16 @@ def test_one_process_at_a_time_holds_a_run_and_a_killed_one_lets_go(folder):
         assert mine
 
 
-def test_json_is_written_in_one_form(folder):
-    text = (folder.path / "run.json").read_text()
-    assert text == json.dumps(json.loads(text), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+def test_json_is_written_in_one_form_with_the_digest_of_what_stands_before_it(folder):
+    """As `sha256sum` computes it of the file up to the comma before its last member."""
+    folder.finish(whole_result(folder))
+    for name in ("run.json", "result.json"):
+        text = (folder.path / name).read_text()
+        content = json.loads(text)
+        assert list(content)[-1] == "digest"
+        before, _, _ = text.rpartition(',\n "digest"')
+        assert content.pop("digest") == hashlib.sha256(before.encode()).hexdigest()
+        assert f"{before}\n}}\n" == json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def test_what_a_killed_process_was_writing_is_removed_once_nobody_can_be_writing_it(tmp_path):
@@ -254,7 +263,7 @@ def test_results_are_read_as_json_reads_them_and_hold_one_copy_of_what_they_shar
         one.finish(whole_result(one))
     first, second = folder.result(), other.result()
     for one, content in ((folder, first), (other, second)):
-        assert content == json.loads((one.path / "result.json").read_text())
+        assert content == parse_sealed((one.path / "result.json").read_bytes(), "result.json")
     assert first["environment"] is second["environment"]
     assert first["student"] is second["student"]
     assert first["last"] is not second["last"]
@@ -280,7 +289,7 @@ def test_a_run_that_was_read_is_known_until_its_files_are_others(folder, run):
     assert read_record(folder, known).run is run
     folder.finish({**whole_result(folder), "seconds": 2.0})
     assert read_record(folder, known).result["seconds"] == 2.0
-    (folder.path / "run.json").write_text((folder.path / "run.json").read_text().replace("a/b", "c/d"))
+    edit(folder.path / "run.json", lambda content: content["about"].update(pair="c/d"))
     assert read_record(folder, known).about == {"pair": "c/d"}
     assert folder.known_run(*planned).plan is None
     (folder.path / "run.json").write_text("{")

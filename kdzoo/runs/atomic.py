@@ -66,8 +66,13 @@ def set_aside(path: Path) -> Path:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace a JSON file whole: keys in order, one indent, no NaN."""
-    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    """Replace a JSON file whole."""
+    write_bytes(path, json_text(value))
+
+
+def json_text(value: Mapping[str, Any]) -> bytes:
+    """An object as kdzoo's own files have it: keys in order, one indent; raises ValueError for NaN."""
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def ensure_writable(folder: Path) -> None:

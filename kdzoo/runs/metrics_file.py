@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line per epoch, each with the id of its run."""
+"""metrics.jsonl: one line per epoch, each with the id of its run and its digest."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from kdzoo.files import read_file
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.loggers import LogRecord
+from kdzoo.runs.sealed_json import line_with_digest, parse_line
 
 OWNER = "run"
 """the key of a line that names the run; lines of earlier versions do not have it"""
@@ -27,7 +28,7 @@ class Lines:
 
 
 def read_lines(path: Path, run_id: str) -> list[dict[str, Any]]:
-    """The records of a run's epochs up to the first line that is torn, no record, another run's or out of order; none without a file."""
+    """The records of a run's epochs up to the first line that is torn, changed, another run's or out of order; none without a file."""
     return read_whole(path, run_id).records
 
 
@@ -40,9 +41,10 @@ def read_whole(path: Path, run_id: str) -> Lines:
 
 def _records(lines: Iterable[bytes], run_id: str) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
+    has_digests = False  # lines of earlier versions have none; a file of lines with digests holds no other
     for line in lines:
         try:
-            record = json.loads(line)
+            record, has_digests = parse_line(line, needs_digest=has_digests)
         except (ValueError, RecursionError):
             break
         if not isinstance(record, dict) or not isinstance(record.get("step"), int) or record.get(OWNER, run_id) != run_id:
@@ -103,7 +105,7 @@ class JsonLines:
 
 
 def _line(record: LogRecord) -> bytes:
-    return (json.dumps(finite(record), separators=(",", ":"), allow_nan=False) + "\n").encode()
+    return line_with_digest(json.dumps(finite(record), separators=(",", ":"), allow_nan=False).encode()) + b"\n"
 
 
 def finite(value: Any) -> Any:

@@ -12,14 +12,24 @@ from pydantic_core import from_json
 from kdzoo.runs.about import about_faults, shared_record
 from kdzoo.runs.pieces import object_of_members
 from kdzoo.runs.read_run import MOST_PARTS, PlanFile
+from kdzoo.runs.sealed_json import with_digest
 from kdzoo.runs.spec import Run
 
 
 class PlanText(NamedTuple):
-    """The text of a run.json, as `write_json` lays it out, and what is read from that text."""
+    """The text of a run.json, as `write_json` lays it out, but for its digest, and what is read from it."""
 
-    text: bytes
+    without_digest: bytes
     content: PlanFile
+
+    @property
+    def text(self) -> bytes:
+        """The file."""
+        return with_digest(self.without_digest)
+
+    def is_that_of(self, file: bytes) -> bool:
+        """Whether a file says this, byte for byte, with its digest or as earlier versions wrote it."""
+        return file == self.without_digest or file == self.text
 
 
 class _RecordText(NamedTuple):

@@ -16,6 +16,7 @@ from kdzoo.runs.atomic import json_object
 from kdzoo.runs.canonical import as_json, object_of
 from kdzoo.runs.fields import Spec, parse
 from kdzoo.runs.pieces import members
+from kdzoo.runs.sealed_json import DIGEST, changed, without_digest
 from kdzoo.runs.spec import Run
 
 MOST_PARTS = 10_000
@@ -33,9 +34,12 @@ class PlanFile(NamedTuple):
 
 def read_plan_file(text: bytes, run_id: str, where: str) -> PlanFile:
     """The content of the run.json of the run with this id; raises InputError with all that is wrong below `where`."""
+    text = without_digest(text, where)
     if (known := _read_pieces(text, run_id, where)) is not None:
         return known
     content = json_object(text, where)
+    if DIGEST in content:
+        raise changed(where)
     run, parts = read_run(content.get("run"), run_id, where)
     try:
         about = shared_record(content.get("about", {}))

@@ -14,11 +14,15 @@ from kdzoo.runs.atomic import json_object
 from kdzoo.runs.flatten import flatten
 from kdzoo.runs.pieces import members
 from kdzoo.runs.results import SCHEMA, Result, result_model
+from kdzoo.runs.sealed_json import DIGEST, changed, without_digest
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.known import task_named
 
 FORMER_NAMES = {"memo": "teacher_cache"}
 """keys of schema 1 by their present names"""
+
+SEALED_SINCE = 6
+"""the schema of the first results that have a digest"""
 
 SHARED = ("environment", "student", "teacher")
 """what is the same in many results of a bench"""
@@ -37,10 +41,13 @@ def _model_for(content: object) -> type[Result]:
 
 
 def complete(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A result ready to be written, with the schema's number; raises ValueError where a field is missing or is not declared."""
-    whole = {**content, "schema": SCHEMA}
+    """A result ready to be written, with the schema's number; raises ValueError where a field is missing or is not declared.
+
+    Its digest is that of the file, and comes when that is laid out.
+    """
+    whole = {**{name: value for name, value in content.items() if name != DIGEST}, "schema": SCHEMA}
     declared = _model_for(whole).model_validate(whole).model_dump(mode="json", by_alias=True)
-    fields, declared_fields = set(flatten(whole)), set(flatten(declared))
+    fields, declared_fields = set(flatten(whole)), set(flatten(declared)) - {DIGEST}
     unknown = [f"{place}: not declared" for place in sorted(fields - declared_fields)]
     missing = [f"{place}: missing" for place in sorted(declared_fields - fields)]
     if unknown or missing:
@@ -49,10 +56,19 @@ def complete(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_result(text: bytes, where: str) -> dict[str, Any]:
-    """The JSON object of a result.json, of which results that say the same of their networks hold one copy; it is not to be changed.
+    """The JSON object of a result.json without its digest; results that say the same of their networks hold one copy. Not to be changed.
 
-    Raises InputError where the text is no JSON object.
+    Raises InputError where the text is no JSON object, or not the one that was written.
     """
+    body = without_digest(text, where)
+    content = _parsed(body, where)
+    schema = content.get("schema")
+    if content.get(DIGEST) is not None or (body is text and isinstance(schema, int) and SEALED_SINCE <= schema <= SCHEMA):
+        raise changed(where)
+    return content
+
+
+def _parsed(text: bytes, where: str) -> dict[str, Any]:
     pieces = members(text.removesuffix(b"\n"), 1)
     if pieces is None:  # laid out in another way than kdzoo writes it
         return json_object(text, where)

@@ -20,7 +20,7 @@ from kdzoo.files import PACKAGE
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Metric, Task
 
-SCHEMA = 5
+SCHEMA = 6
 """the schema of results written now; a result that names none is of schema 1"""
 SCHEMA_FILE = PACKAGE / "configs" / "result.schema.json"
 
@@ -190,6 +190,7 @@ class Result(Part):
     started: str = always("UTC time")
     finished: str = always("UTC time")
     seconds: float = always("seconds by the clock, of all tries together", ge=0)
+    digest: str | None = since(6, "SHA-256 of the bytes of this file up to the comma before it, its last member: an edited file is told")
 
 
 @cache

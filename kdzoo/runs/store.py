@@ -13,13 +13,14 @@ from typing import Any, Literal, NamedTuple
 
 from kdzoo.errors import InputError
 from kdzoo.files import cache_folder, read_file, read_text
-from kdzoo.runs.atomic import read_json, read_record_file, set_aside, write_bytes, write_json
+from kdzoo.runs.atomic import read_record_file, set_aside, write_bytes
 from kdzoo.runs.failure import Failure, read_failure
 from kdzoo.runs.fence import Fence
 from kdzoo.runs.locks import file_lock
-from kdzoo.runs.plan_text import PlanTexts
+from kdzoo.runs.plan_text import PlanText, PlanTexts
 from kdzoo.runs.read_run import PlanFile, read_plan_file
 from kdzoo.runs.result_file import NewerSchema, complete, last_epoch_metrics, parse_result, read_result
+from kdzoo.runs.sealed_json import read_sealed_json, write_sealed_json
 from kdzoo.runs.spec import Run
 
 State = Literal["done", "failed", "damaged", "paused", "started", "new"]
@@ -97,10 +98,10 @@ class RunFolder:
         write_bytes(file, (texts or PlanTexts()).of(run, about).text)
         return fault
 
-    def has_plan(self, text: bytes) -> bool:
+    def has_plan(self, planned: PlanText) -> bool:
         """Whether run.json is this text, byte for byte."""
         try:
-            return read_file(f"{self.path}/run.json") == text
+            return planned.is_that_of(read_file(f"{self.path}/run.json"))
         except OSError:  # none, or one that cannot be read
             return False
 
@@ -156,7 +157,7 @@ class RunFolder:
         except InputError:
             return None
         planned = texts.of(run, about)
-        as_planned = plan_stamp is not None and self.has_plan(planned.text)
+        as_planned = plan_stamp is not None and self.has_plan(planned)
         return KnownRun(result_stamp, result, *((plan_stamp, planned.content) if as_planned else (None, None)))
 
     def has_result_of(self, known: KnownRun) -> bool:
@@ -170,7 +171,7 @@ class RunFolder:
     def pause(self, epoch: int, epochs: int) -> None:
         """Record that the run was trained for so many of its epochs, as a search within a budget asked, and that it may go on."""
         self.check_claim()
-        write_json(self.path / PAUSED, {"id": self.id, "epoch": epoch, "epochs": epochs})
+        write_sealed_json(self.path / PAUSED, {"id": self.id, "epoch": epoch, "epochs": epochs})
 
     def go_on(self) -> None:
         """Forget that the run was paused: it is trained on."""
@@ -181,10 +182,11 @@ class RunFolder:
     def paused_after(self) -> int | None:
         """After how many epochs a run was paused; None where it was not, or where its file does not say."""
         try:
-            epoch = read_json(self.path / PAUSED).get("epoch")
+            paused = read_sealed_json(self.path / PAUSED)
         except InputError:  # none, or a damaged one: the run is then an interrupted one, and comes to its epoch again
             return None
-        return epoch if isinstance(epoch, int) else None
+        epoch = paused.get("epoch")
+        return epoch if isinstance(epoch, int) and paused.get("id") == self.id else None
 
     def is_over(self, until: int | None) -> bool:
         """Whether a run that is to be trained to the end of an epoch, None for its last, needs no more training."""
@@ -216,7 +218,7 @@ class RunFolder:
         """
         whole = complete(result)
         self.check_claim()
-        write_json(self.path / "result.json", whole)
+        write_sealed_json(self.path / "result.json", whole)
         (self.path / "error.txt").unlink(missing_ok=True)
         return whole
 

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from edited import edit
 from safetensors.torch import load_file
 
 import kdzoo
 from kdzoo.errors import InputError
 from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import Event, Note, RunFailed
+from kdzoo.runs.metrics_file import read_lines, read_whole
 from kdzoo.runs.predictions import Predictions, read_predictions
 from kdzoo.runs.seals import DamagedFile, read_tensors, tensors_digest, write_sealed, write_tensors
 from kdzoo.runs.store import RunFolder, Store
@@ -134,7 +136,9 @@ def content(place: Place) -> dict[str, object]:
                     found[f"{folder.id} predictions"] = {name: arrays[name].tobytes() for name in arrays}
             if folder.metrics.exists():
                 lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-                found[f"{folder.id} metrics"] = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+                found[f"{folder.id} metrics"] = [
+                    {key: value for key, value in line.items() if key not in ("seconds", "digest")} for line in lines
+                ]
             if folder.state() == "done":
                 found[f"{folder.id} result"] = {key: value for key, value in folder.result().items() if key not in TIMES}
     return found
@@ -256,14 +260,13 @@ def test_a_result_that_no_table_could_count_is_told_and_set_aside_and_its_run_is
         "pretrain stage": lambda: place.find("fitnet_two_stage", "pretrain"),
         "teacher": lambda: place.teacher,
     }[kind]()
-    result = folder.result()
-    result["last"]["test"]["ece"] = None
-    (folder.path / "result.json").write_text(json.dumps(result))
+    edit(folder.path / "result.json", lambda result: result["last"]["test"].update(ece=None))
+    result = (folder.path / "result.json").read_bytes()
     ended = bench(place)
     assert not ended.outcome.failed
     assert f"{folder.path / 'result.json'}: damaged (last.test.ece: " in ended.notes
     assert f"{folder.id} is trained again" in ended.notes
-    assert json.loads((folder.path / "result.json.damaged").read_text()) == result
+    assert (folder.path / "result.json.damaged").read_bytes() == result
     assert content(place) == content(whole)
 
 
@@ -453,7 +456,57 @@ def test_no_flipped_bit_of_what_a_run_reads_back_goes_unseen(half: Place, tmp_pa
             read_checkpoint(folder, torch.device("cpu")) if victim == "checkpoint" else read_tensors(file, folder.id)
 
 
-@pytest.mark.parametrize("hows", [("empty", "half", "zeros"), ("ones", "garbage", "a folder"), ("nested", "gone", "another run's")])
+def flipped(sound: bytes, count: int) -> Iterator[bytes]:
+    """A text with one bit flipped: in each of its last 100 bytes, where its digest stands, and in so many places drawn from all."""
+    ends = [(at, at % 8) for at in range(len(sound) - 100, len(sound))]
+    anywhere = [divmod(random.Random(seed).randrange(8 * len(sound)), 8) for seed in range(count)]
+    for byte, bit in ends + anywhere:
+        content = bytearray(sound)
+        content[byte] ^= 1 << bit
+        yield bytes(content)
+
+
+def test_no_flipped_bit_of_a_record_is_read_as_what_was_written(whole: Place) -> None:
+    """Of a result, of what was planned, and of the epochs of a run, of which those before the flipped bit stay."""
+    folder = whole.find("fitnet_two_stage")
+    for name, read in (("result.json", folder.result), ("run.json", folder.plan_file)):
+        file = folder.path / name
+        sound = file.read_bytes()
+        try:
+            for content in flipped(sound, 300):
+                file.write_bytes(content)
+                with pytest.raises(InputError, match=rf"^{file}: damaged \("):
+                    read()
+        finally:
+            file.write_bytes(sound)
+    sound, lines = folder.metrics.read_bytes(), read_lines(folder.metrics, folder.id)
+    assert len(lines) == 3
+    try:
+        for content in flipped(sound, 300):
+            folder.metrics.write_bytes(content)
+            whole_lines = read_whole(folder.metrics, folder.id)
+            assert whole_lines.records == lines[: len(whole_lines.records)]
+            assert whole_lines.unread or len(whole_lines.records) == 3
+    finally:
+        folder.metrics.write_bytes(sound)
+
+
+def test_a_flipped_bit_of_a_record_is_told_beside_a_table_that_does_not_count_it(whole: Place, tmp_path: Path) -> None:
+    place = whole.copy(tmp_path)
+    sound = {record.id: record.result for record in read_bench(place.store.folder).records}
+    for label, name, again in (("hinton", "result.json", "trains this run again"), ("none", "run.json", "writes it again")):
+        flip_a_bit(place.find(label).path / name, 3)
+        bench_read = read_bench(place.store.folder)
+        (note,) = [note for note in bench_read.notes if f"/{name}: damaged (" in note]
+        assert note.endswith(f"the next bench {again} and keeps the file")
+        assert all(record.result in (sound[record.id], None) for record in bench_read.records)
+    assert sum(record.result is not None for record in bench_read.records) == len(sound) - 2
+
+
+@pytest.mark.parametrize(
+    "hows",
+    [("empty", "half", "zeros"), ("ones", "garbage", "a folder"), ("nested", "gone", "another run's"), ("a flipped bit",) * 3],
+)
 @pytest.mark.parametrize("victim", ["run.json", "result.json"])
 def test_damaged_records_are_told_and_change_no_number(
     half: Place, whole: Place, tmp_path: Path, victim: str, hows: tuple[str, ...]
@@ -470,7 +523,7 @@ def test_damaged_records_are_told_and_change_no_number(
 
 
 @pytest.mark.parametrize(
-    "hows", [("empty", "half", "zeros"), ("ones", "garbage", "a folder"), ("nested", "gone", "no record"), ("another run's",) * 3]
+    "hows", [("empty", "half", "zeros"), ("a flipped bit", "garbage", "a folder"), ("nested", "gone", "no record"), ("another run's",) * 3]
 )
 def test_damaged_metrics_are_told_and_change_no_result(half: Place, whole: Place, tmp_path: Path, hows: tuple[str, ...]) -> None:
     place = half.copy(tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from edited import write_edited
 from registries import registered_for_a_while
 
 from kdzoo.contract.methods import REGISTRY
@@ -289,6 +290,12 @@ def test_the_measured_weights_are_taken_ever_after(bench, folder, monkeypatch):
         for entry in content["doses"].values():
             entry["ratio"] *= 3
         file.write_text(json.dumps(content))
+        with pytest.raises(
+            InputError, match=r"doses\.json: damaged \(its content has changed .*delete it to have the doses measured again"
+        ):
+            plan(bench[0])
+        content.pop("digest")
+        write_edited(file, content)
         other = [planned for planned in plan(bench[0]).students if planned.run.objective.label == "at"]
         assert {planned.run.objective.terms[0].coefficient for planned in other} == {
             float(f"{dose / (3 * json.loads(whole)['doses'][key]['ratio']):.1e}")

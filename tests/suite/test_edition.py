@@ -1,10 +1,10 @@
 """Editions: what is frozen, what fits, and what a table says of it."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
+from edited import edit
 from test_leaderboard import objective, write
 
 from kdzoo.contract.methods import REGISTRY
@@ -91,9 +91,7 @@ def test_a_table_names_its_edition_only_if_every_run_fits(tmp_path, monkeypatch)
 
     assert "Edition test: every run fits it." in text()
     file = tmp_path / "runs" / runs[-1].id / "result.json"
-    result = json.loads(file.read_text())
-    result["environment"]["torch"] = "3.1+cpu"
-    file.write_text(json.dumps(result))
+    edit(file, lambda result: result["environment"].update(torch="3.1+cpu"))
     assert f"Not of edition test: 1 run does not fit it, such as {runs[-1].id}: torch 3.1, not 2." in text()
 
 

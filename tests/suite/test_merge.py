@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from edited import edit as edit_file
 from test_leaderboard import objective, write
 
 from kdzoo.errors import InputError
@@ -23,14 +24,14 @@ NONE, KD = [0.80, 0.81, 0.82, 0.80, 0.81], [0.85, 0.86, 0.84, 0.85, 0.86]
 
 
 def edit(folder: Path, run_id: str, environment: dict | None = None, test: float | None = None, finished: str | None = None) -> None:
-    file = Store(folder).run(run_id).path / "result.json"
-    result = json.loads(file.read_text())
-    result["environment"] |= environment or {}
-    if test is not None:
-        result["last"]["test"]["top1"] = test
-    if finished is not None:
-        result["finished"] = finished
-    file.write_text(json.dumps(result))
+    def change(result: dict) -> None:
+        result["environment"] |= environment or {}
+        if test is not None:
+            result["last"]["test"]["top1"] = test
+        if finished is not None:
+            result["finished"] = finished
+
+    edit_file(Store(folder).run(run_id).path / "result.json", change)
 
 
 def bench(folder: Path, shift: float = 0.0, finished: str = "2026-01-02T00:00:00Z", **environment) -> Path:
@@ -44,10 +45,8 @@ def bench(folder: Path, shift: float = 0.0, finished: str = "2026-01-02T00:00:00
 
 
 def set_steps(folder: Path, run_id: str) -> None:
-    file = Store(folder).run(run_id).path / "result.json"
-    result = json.loads(file.read_text())
-    result["train"] = STEPS["train"] | {"loss": 0.2 + len(run_id) / 100 + int(run_id[-2:], 16) / 1e6}
-    file.write_text(json.dumps(result))
+    train = STEPS["train"] | {"loss": 0.2 + len(run_id) / 100 + int(run_id[-2:], 16) / 1e6}
+    edit_file(Store(folder).run(run_id).path / "result.json", lambda result: result.update(train=train))
 
 
 @pytest.fixture
@@ -139,9 +138,7 @@ def test_rows_of_two_trainings_of_a_teacher_are_marked(one, tmp_path):
         run = write(tmp_path / f"t{seed}", objective("at"), seed, val=0.8, test=0.83)
         set_steps(tmp_path / f"t{seed}", run.id)
         file = Store(tmp_path / f"t{seed}").run(run.id).path / "result.json"
-        result = json.loads(file.read_text())
-        result["teacher"]["weights_digest"] = digest
-        file.write_text(json.dumps(result))
+        edit_file(file, lambda result, digest=digest: result["teacher"].update(weights_digest=digest))
     _, notes = merge([one, tmp_path / "t0", tmp_path / "t1"], [], tmp_path / "both", {})
     board = leaderboard_frame(read_bench(tmp_path / "both")).set_index("method")
     assert board.loc["at", "teacher_weights"] == f"{'a' * 12} {'b' * 12}"
@@ -150,7 +147,12 @@ def test_rows_of_two_trainings_of_a_teacher_are_marked(one, tmp_path):
 
 def test_what_contradicts_itself_is_not_merged(one, tmp_path):
     file = Store(one).run(some_run(one)).path / "result.json"
-    file.write_text(file.read_text().replace('"steps": 75', '"steps": 80'))
+    text = file.read_text()
+    file.write_text(text.replace('"steps": 75', '"steps": 80'))
+    with pytest.raises(InputError, match=r"result\.json: damaged \(its content has changed since it was written"):
+        merge([one], [], tmp_path / "both", {})
+    file.write_text(text)
+    edit_file(file, lambda result: result["train"].update(steps=80))
     with pytest.raises(InputError, match=r"train\.steps: 80"):
         merge([one], [], tmp_path / "both", {})
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import re
 import subprocess
@@ -10,6 +9,7 @@ import sys
 
 import pandas as pd
 import pytest
+from edited import edit
 from test_leaderboard import KD, NONE, objective, write
 
 from kdzoo.errors import InputError
@@ -31,12 +31,6 @@ def bench(tmp_path):
     return tmp_path / "b"
 
 
-def change(file, how) -> None:
-    content = json.loads(file.read_text())
-    how(content)
-    file.write_text(json.dumps(content))
-
-
 @pytest.mark.parametrize(
     ("how", "fault"),
     [
@@ -53,7 +47,7 @@ def change(file, how) -> None:
 )
 def test_a_result_that_says_nonsense_is_damaged_named_and_not_counted(bench, how, fault):
     file = next((bench / "runs").glob("hinton-*/result.json"))
-    change(file, how)
+    edit(file, how)
     before = file.read_bytes()
     write_tables(bench)
     read = read_bench(bench)
@@ -79,7 +73,7 @@ def test_a_result_that_says_nonsense_is_damaged_named_and_not_counted(bench, how
 )
 def test_a_run_whose_description_is_damaged_beside_the_run_itself_keeps_its_row(bench, how):
     file = next((bench / "runs").glob("hinton-*/run.json"))
-    change(file, how)
+    edit(file, how)
     write_tables(bench)
     read = read_bench(bench)
     assert [record.state for record in read.records].count("damaged") == 1
@@ -110,7 +104,7 @@ def test_a_run_json_under_another_runs_name_is_a_note(bench):
 
 
 def test_a_missing_about_is_no_damage(bench):
-    change(next((bench / "runs").glob("hinton-*/run.json")), lambda c: c.pop("about"))
+    edit(next((bench / "runs").glob("hinton-*/run.json")), lambda c: c.pop("about"))
     write_tables(bench)
     assert read_bench(bench).notes == ()
 
@@ -191,7 +185,7 @@ def test_settings_of_two_versions_side_by_side_are_said(bench):
 
 
 def learnt_from(bench, run: Run, digest: str) -> None:
-    change(Store(bench).run(run.id).path / "result.json", lambda c: c["teacher"].update(weights_digest=digest))
+    edit(Store(bench).run(run.id).path / "result.json", lambda c: c["teacher"].update(weights_digest=digest))
 
 
 def test_what_learnt_from_different_trainings_of_one_teacher_is_said(bench):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edited import edit
 from pages import Page
 from test_commands import commands
 from test_leaderboard import objective, write
@@ -65,15 +66,12 @@ def test_all_that_a_reviewer_would_refuse_is_refused_at_once(whole, tmp_path):
     store = Store(whole)
     gone, edited, *_ = [run_id for run_id in store.ids() if run_id.startswith("hinton")]
     shutil.rmtree(store.run(gone).path)
-    file = store.run(edited).path / "result.json"
-    file.write_text(file.read_text().replace('"steps": 75', '"steps": 76'))
+    edit(store.run(edited).path / "result.json", lambda result: result["train"].update(steps=76))
     waiting = write(whole, objective("at"), 0, val=0.8, test=0.8)
     (store.run(waiting.id).path / "result.json").unlink()
     for run_id in [run_id for run_id in store.ids() if run_id.startswith("none")]:
         place = store.run(run_id)
-        result = json.loads((place.path / "result.json").read_text())
-        result["last"]["test"]["top1"] -= 0.2
-        (place.path / "result.json").write_text(json.dumps(result))
+        edit(place.path / "result.json", lambda result: result["last"]["test"].update(top1=result["last"]["test"]["top1"] - 0.2))
         place.predictions.unlink()
     with pytest.raises(InputError) as refused:
         submit(whole, tmp_path / "out", author="A. Name", points=points)

@@ -1,13 +1,16 @@
 """`kdzoo verify`: what is true of a bench is found to be true, and every planted wrong row is caught."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from edited import edit as edit_file
 
 from kdzoo.cli.app import status_of
+from kdzoo.runs.sealed_json import write_sealed_json
 from kdzoo.runs.seals import read_tensors, write_tensors
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.proof.agreement import BOUND, same_bits, within_spread
@@ -55,9 +58,8 @@ def runs_of(folder: Path, method: str) -> list[RunFolder]:
 
 
 def edit(run: RunFolder, change) -> None:
-    result = json.loads((run.path / "result.json").read_text())
-    change(result)
-    (run.path / "result.json").write_text(json.dumps(result))
+    """Edit a result as somebody does who knows of its digest, and makes it new."""
+    edit_file(run.path / "result.json", change)
 
 
 def one_more_right(result) -> None:
@@ -98,6 +100,28 @@ def test_a_result_edited_by_hand_contradicts_itself_without_any_training(bench, 
     assert "last.test.top1: 0.999, but its errors per class come to" in said.out
 
 
+def test_a_result_edited_by_hand_under_its_old_digest_or_without_one_is_told_and_stands_in_no_table(bench, kdzoo):
+    """However well its numbers fit each other: it is a change of the file that is told."""
+    run = runs_of(bench, "hinton")[0]
+    file = run.path / "result.json"
+    written = json.loads(file.read_text())
+    one_more_right(written)
+    for content in (written, {key: value for key, value in written.items() if key != "digest"}):
+        for indent in (1, None):
+            file.write_text(json.dumps(content, indent=indent) + "\n")
+            said = kdzoo("verify", bench, "--sample", 0)
+            assert said.status == 1
+            assert (
+                f"{run.id}: disagrees with itself: result.json: damaged (its content has changed since it was written: its digest differs)"
+                in said.out
+            )
+    read = read_bench(bench)
+    (note,) = [note for note in read.notes if note.startswith(f"{file}: damaged (its content has changed")]
+    assert note.endswith("the next bench trains this run again and keeps the file")
+    (record,) = [record for record in read.records if record.id == run.id]
+    assert (record.state, record.result) == ("damaged", None)
+
+
 def test_a_result_edited_so_that_it_fits_contradicts_its_predictions_or_is_caught_when_it_is_trained_again(bench, kdzoo):
     run = runs_of(bench, "hinton")[0]
     edit(run, one_more_right)
@@ -106,7 +130,9 @@ def test_a_result_edited_so_that_it_fits_contradicts_its_predictions_or_is_caugh
     assert faults_of_folder(run) == []
     whole = run.metrics.read_text()
     run.metrics.write_text(f"3\n{whole}")
-    assert faults_of_folder(run) == ["metrics.jsonl: damaged (AttributeError)"]
+    assert faults_of_folder(run)[0].startswith("metrics.jsonl: damaged: 0 lines readable; what follows is torn, changed since")
+    run.metrics.write_text(re.sub('"loss":[0-9.]+', '"loss":0.125', whole))
+    assert faults_of_folder(run)[0].startswith("metrics.jsonl: damaged: 0 lines readable")
     run.metrics.write_text(whole)
     said = kdzoo("verify", bench, "--sample", 0, "--run", run.id)
     assert said.status == 1
@@ -117,8 +143,7 @@ def test_a_result_edited_so_that_it_fits_contradicts_its_predictions_or_is_caugh
 def test_a_control_from_another_recipe_is_caught_by_its_steps_and_by_the_reference(trained, bench, kdzoo):
     points = points_of(read_bench(bench).records)
     for own, other in zip(runs_of(bench, "none"), runs_of(trained / "short", "none"), strict=True):
-        foreign = json.loads((other.path / "result.json").read_text()) | {"id": own.id}
-        (own.path / "result.json").write_text(json.dumps(foreign))
+        write_sealed_json(own.path / "result.json", other.result() | {"id": own.id})
     said = kdzoo("verify", bench, "--sample", 0)
     assert said.status == 1
     assert "train.steps:" in said.out
@@ -174,8 +199,6 @@ def test_where_bits_may_differ_the_spread_of_five_seeds_decides_and_without_it_n
 
 
 def test_a_run_of_another_engine_or_version_is_not_comparable_and_nothing_is_trained(bench, kdzoo):
-    from kdzoo.runs.atomic import write_json
-
     store, run = Store(bench), runs_of(bench, "hinton")[0]
     result, (plan, about) = run.result(), run.read_plan()
     for newer in runs_of(bench, "hinton"):
@@ -183,7 +206,7 @@ def test_a_run_of_another_engine_or_version_is_not_comparable_and_nothing_is_tra
     older = plan.model_copy(update={"engine": 3})
     place = store.run(older.id)
     place.plan(older, about)
-    write_json(place.path / "result.json", result | {"id": older.id})
+    write_sealed_json(place.path / "result.json", result | {"id": older.id})
     said = kdzoo("verify", bench, "--sample", 0, "--run", older.id)
     assert said.status == 2
     assert "it is of engine 3, this kdzoo trains by engine 4" in said.out
@@ -191,7 +214,7 @@ def test_a_run_of_another_engine_or_version_is_not_comparable_and_nothing_is_tra
 
 def test_two_seeds_with_the_same_numbers_are_a_copy(bench, kdzoo):
     one, other = runs_of(bench, "none")
-    (other.path / "result.json").write_text(json.dumps(one.result() | {"id": other.id}))
+    write_sealed_json(other.path / "result.json", one.result() | {"id": other.id})
     shutil.copy(one.metrics, other.metrics)
     other.predictions.unlink()
     said = kdzoo("verify", bench, "--sample", 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,12 +10,13 @@ from typing import Any
 
 from kdzoo.errors import InputError
 from kdzoo.files import read_file
-from kdzoo.runs.atomic import write_json
 from kdzoo.runs.locks import file_lock
+from kdzoo.runs.sealed_json import parse_sealed, write_sealed_json
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
 
 NAME = "doses.json"
+MEASURE_AGAIN = "delete it to have the doses measured again"
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,14 @@ def read_doses(folder: Path) -> dict[str, MeasuredRatio]:
     """What was measured for a bench, by id; nothing where there is no file. Raises InputError for a damaged one."""
     file = folder / NAME
     try:
-        content = json.loads(read_file(file))
+        content = parse_sealed(read_file(file), str(file))
         return {key: _measured_ratio(value) for key, value in content["doses"].items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except InputError as error:
+        raise InputError(f"{error.problems[0]}; {MEASURE_AGAIN}") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{file}: damaged ({error}); delete it to have the doses measured again") from error
+        raise InputError(f"{file}: damaged ({error}); {MEASURE_AGAIN}") from error
 
 
 def _measured_ratio(value: Mapping[str, Any]) -> MeasuredRatio:
@@ -96,7 +98,7 @@ def keep_doses(folder: Path, new: Mapping[str, MeasuredRatio]) -> dict[str, Meas
     """Add measured ratios to a bench's file; returns all that it then holds. A ratio that it has already stays."""
     with file_lock(folder / f".{NAME}.lock"):
         doses = {**new, **read_doses(folder)}
-        write_json(folder / NAME, {"doses": {key: asdict(one) for key, one in doses.items()}})
+        write_sealed_json(folder / NAME, {"doses": {key: asdict(one) for key, one in doses.items()}})
     return doses
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from kdzoo.errors import InputError
 from kdzoo.files import read_file
-from kdzoo.runs.atomic import set_aside, write_json
+from kdzoo.runs.atomic import set_aside
 from kdzoo.runs.locks import file_lock
+from kdzoo.runs.sealed_json import parse_sealed, write_sealed_json
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.version import VERSION
@@ -57,7 +57,7 @@ def read_starts(folder: Path) -> list[Start]:
     """The starts of a bench, the present plan's last; none where the file is missing. Raises InputError for a damaged one."""
     file = folder / NAME
     try:
-        return [_start(entry) for entry in json.loads(read_file(file))["starts"]]
+        return [_start(entry) for entry in parse_sealed(read_file(file), str(file))["starts"]]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -84,7 +84,7 @@ def keep_start(folder: Path, start: Start) -> str | None:
             before, fault = [], f"{error.problems[0]}; it is kept as {set_aside(folder / NAME).name}"
         starts = [*(one for one in before if not start.repeats(one)), start]
         if starts != before:
-            write_json(folder / NAME, {"starts": [asdict(one) for one in starts]})
+            write_sealed_json(folder / NAME, {"starts": [asdict(one) for one in starts]})
     return fault
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kdzoo.errors import InputError
-from kdzoo.files import read_text
-from kdzoo.runs.metrics_file import OWNER
+from kdzoo.runs.metrics_file import read_whole
 from kdzoo.runs.recipe import steps_per_epoch
 from kdzoo.runs.seals import DamagedFile
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.report.records import Record, read_record
 from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.text import number_of
 
 CLOSE = 1e-6
 """how far a number may be from what follows from others: some are computed in float32"""
@@ -77,22 +76,20 @@ def _faults_of_files(record: Record, result: Mapping[str, Any], folder: RunFolde
 
 
 def _faults_of_epochs(record: Record, result: Mapping[str, Any], folder: RunFolder) -> Iterator[str]:
-    try:
-        epochs = [json.loads(line) for line in read_text(folder.metrics).splitlines()]
-        last = epochs[-1]
-        owners = {line.get(OWNER, folder.id) for line in epochs}
-        facts = [
-            ("epoch", len(epochs), record.run.recipe.epochs),
-            ("step", last["step"], result["train"]["steps"]),
-            ("loss", last["loss"], result["train"]["loss"]),
-            ("val", last["val"], result["last"].get("val")),
-        ]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        yield f"metrics.jsonl: damaged ({type(error).__name__})"
+    whole = read_whole(folder.metrics, folder.id)
+    if whole.unread or not whole.records:
+        yield (
+            f"metrics.jsonl: damaged: {number_of(len(whole.records), 'line')} readable; what follows is torn, changed since it was "
+            "written, out of order or another run's"
+        )
         return
-    if owners != {folder.id}:
-        yield f"metrics.jsonl: lines of another run than {folder.id}"
-        return
+    last = whole.records[-1]
+    facts = [
+        ("epoch", len(whole.records), record.run.recipe.epochs),
+        ("step", last["step"], result["train"]["steps"]),
+        ("loss", last.get("loss"), result["train"]["loss"]),
+        ("val", last.get("val"), result["last"].get("val")),
+    ]
     for name, in_file, in_result in facts:
         if _known(in_file, in_result) != _known(in_result, in_file):
             yield f"metrics.jsonl: {name} of its last line is not what result.json has"

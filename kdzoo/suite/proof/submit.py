@@ -13,8 +13,9 @@ from typing import Any
 from kdzoo.contract.code_version import files_beside
 from kdzoo.errors import InputError, collect_problems, raise_if_any
 from kdzoo.files import read_text
-from kdzoo.runs.atomic import ensure_writable, read_json, write_bytes, write_json
+from kdzoo.runs.atomic import ensure_writable, write_bytes, write_json
 from kdzoo.runs.output_files import fault_of_new_folder
+from kdzoo.runs.sealed_json import read_sealed_json, write_sealed_json
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.plan.config import CONTROLS
 from kdzoo.suite.plan.doses import NAME as DOSES
@@ -74,7 +75,7 @@ def submit(bench_folder: Path, out: Path, *, author: str, points: Mapping[str, P
     if (bench_folder / DOSES).exists():
         shutil.copyfile(bench_folder / DOSES, out / DOSES)
     if (bench_folder / STARTS).exists():
-        write_json(out / STARTS, _without_places(read_json(bench_folder / STARTS)))
+        write_sealed_json(out / STARTS, _without_places(read_sealed_json(bench_folder / STARTS)))
     write_tables(out)
     (out / TABLES_LOCK).unlink(missing_ok=True)
     about = {"author": author, "kdzoo": VERSION, "bench": bench.name, "edition": edition, "plugins": plugins}
@@ -128,8 +129,8 @@ def _teachers(bench: BenchRecords) -> set[str]:
 def _pack_run(folder: RunFolder, to: RunFolder, *, predictions: bool) -> bool:
     """Pack one run, without places of this machine; whether its predictions went along."""
     to.path.mkdir(parents=True, exist_ok=True)
-    content = read_json(folder.path / "run.json")
-    write_json(to.path / "run.json", _without_places(content))
+    content = read_sealed_json(folder.path / "run.json")
+    write_sealed_json(to.path / "run.json", _without_places(content))
     for file in (folder.path / "result.json", folder.metrics):
         if file.is_file():
             shutil.copyfile(file, to.path / file.name)

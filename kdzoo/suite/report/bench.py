@@ -76,7 +76,7 @@ def read_bench(folder: Path, known: Mapping[str, KnownRun] | None = None) -> Ben
         try:
             record = read_record(place, (known or {}).get(run_id))
         except InputError as error:
-            notes.extend(error.problems)
+            notes.extend(f"{problem}; left out: the next bench writes it again and keeps the file" for problem in error.problems)
             continue
         if record.run.kind == "pretrain":
             stages[record.id] = record

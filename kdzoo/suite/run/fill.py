@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from kdzoo.errors import InputError, KdzooError
-from kdzoo.runs.atomic import read_json, write_json
 from kdzoo.runs.options import ELSEWHERE, ExecutionSpec, WorkerOptions
+from kdzoo.runs.sealed_json import read_sealed_json, write_sealed_json
 from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.run.launchers import launcher_name
 from kdzoo.suite.run.launchers.gpus import environment_of
@@ -105,13 +105,13 @@ def keep_measurement(folder: Path, measurement: Measurement) -> None:
         "measured": [{**asdict(strategy), "step_seconds": seconds} for strategy, seconds in measurement.seconds.items()],
         "failed": [{**asdict(strategy), "reason": reason} for strategy, reason in measurement.failures.items()],
     }
-    write_json(folder / NAME, content)
+    write_sealed_json(folder / NAME, content)
 
 
 def read_measurement(folder: Path, measured_on: Mapping[str, Any]) -> Measurement | None:
     """The measurement in a bench's folder; None where there is none of this plan on this machine, or none that can be read."""
     try:
-        content = read_json(folder / NAME)
+        content = read_sealed_json(folder / NAME)
         seconds = {Strategy(one["jobs"], one["stacked"]): float(one["step_seconds"]) for one in content["measured"]}
         failures = {Strategy(one["jobs"], one["stacked"]): str(one["reason"]) for one in content["failed"]}
         measurement = Measurement(content["runs"], seconds, failures, content["measured_on"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -11,13 +10,13 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.split import Splits
 from kdzoo.errors import KdzooError
-from kdzoo.files import read_file
 from kdzoo.models.placement import Placement
 from kdzoo.runs.atomic import set_aside
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.loggers import Logger, LoggerGroup
 from kdzoo.runs.metrics_file import JsonLines
 from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.sealed_json import read_sealed_json
 from kdzoo.runs.seals import DamagedFile
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import Store
@@ -106,7 +105,7 @@ def open_loggers(member: Member, options: WorkerOptions, bench: str, emit: Emit)
     lines = JsonLines(member.folder.metrics, member.run.id, keep_through_step=member.step)
     if options.wandb is None:
         return lines
-    config = json.loads(read_file(member.folder.path / "run.json"))
+    config = read_sealed_json(member.folder.path / "run.json")
     settings = WandbSettings(**options.wandb)
     cursor = member.folder.path / "wandb-step.txt"
     return LoggerGroup([lines, WandbLogger(settings, bench, member.run.id, config, cursor, lambda text: emit(Note(text)))])
