@@ -30,7 +30,8 @@ def global_stream(seed: int, *names: str | int, device: torch.device | str = "cp
     (seed, names), so that neither a neighbour in the cohort nor a resume can change what they draw.
     """
     seed, target = stream(seed, *names), torch.device(device)
-    # torch.manual_seed and torch.random.fork_rng do the same, but look for every kind of device: half a millisecond.
+    # torch.manual_seed within torch.random.fork_rng does the same, but looks for every kind of device: it takes 0.15 ms by itself and
+    # makes a step of plain KD on the digits, of 6.3 ms, longer by 0.7, where this makes it longer by 0.02.
     generators = [torch.default_generator]
     if target.type == "cuda":
         torch.cuda.init()  # type: ignore[no-untyped-call]

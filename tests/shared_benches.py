@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from processes import started
+from processes import left_of, members_of_group, started
 from safetensors.numpy import load_file
 from warm_python import WarmPopen
+
+from kdzoo.runs.store import Store
 
 EPOCHS = 3
 WORDS = ["--methods", "hinton,slow", "--plugin", "slow.py", "--quick", "--epochs", str(EPOCHS), "--temperatures", "4", "--alphas", "0.5"]
@@ -76,6 +78,26 @@ def slow_job(folder: Path) -> Path:
 def process_of(job: Path) -> int:
     """The process that claims a job."""
     return int((job / "claimed").read_text().rpartition("-")[2])
+
+
+def assert_nothing_is_left(folder: Path, *groups: int) -> None:
+    """No job and no lease in the bench's folder, no process of a group, none that works for the bench elsewhere, no run that is locked."""
+    assert not (folder / "r/b/work").exists()
+    assert [process for group in groups for process in members_of_group(group)] == []
+    assert left_of(lambda: working_for(folder)) == []
+    for run_id in (store := Store(folder / "r/b")).ids():
+        with store.run(run_id).lock() as free:
+            assert free, f"{run_id} is locked"
+
+
+def working_for(folder: Path) -> list[int]:
+    """The processes whose cache folder is the bench's, as a launcher gives it to workers that it starts anew."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and f"KDZOO_CACHE={folder}/cache\0".encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found
 
 
 def kill_tree(process: int) -> None:

@@ -33,11 +33,12 @@ TABLE = sorted(name for cell in ROW.findall((BENCHMARKS / "README.md").read_text
 TESTED_ELSEWHERE = {
     "gpu.py": "test_gpu_script.py",
     "mutants.py": "test_mutants.py",
+    "nccl.py": "test_nccl_script.py",
     "same_weights.py": "test_same_numbers.py",
     "speed.py": "test_speed_harness.py",
     "steps.py": "zoo/test_training_steps.py",
 }
-SLOW = {"cpu_targets.py"}
+SLOW = {"cpu_targets.py", "launchers.py"}
 PARTS = {"speed_side.py"}
 """scripts that another script starts"""
 
@@ -246,6 +247,13 @@ def it_registers_the_maps_rounded_to_levels(place: Place) -> None:
     assert sorted(image.round().byte().numpy().tobytes() for image in maps.images) == sorted(
         image.numpy().tobytes() for image in levels.images
     )
+
+
+@claim_of("launchers.py")
+def it_trains_the_bench_by_a_launcher_and_prints_a_digest_of_all_weights(place: Place) -> None:
+    """What starts no cluster; these are started by the tests of the launchers."""
+    said = place.run(BENCHMARKS / "launchers.py", "--launchers", "local")
+    assert re.search(r"^\| `local` \| 4 \| \d+ \| `[0-9a-f]{16}` \| 0\.\d{6} \|$", said, re.MULTILINE)
 
 
 @claim_of("losses.py")

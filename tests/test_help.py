@@ -418,6 +418,8 @@ def test_a_time_is_told_in_the_unit_one_thinks_in(seconds, words):
         ),
         (["bench", "extra"], "unexpected argument: extra; see kdzoo bench --help"),
         (["bench", "--method", "hinton"], "unknown option --method; did you mean --methods"),
+        (["bench", "--ray-address", "auto"], "unknown option --ray-address; did you mean --launcher-option address=VALUE?"),
+        (["bench", "--slurm-partition", "gpu"], "unknown option --slurm-partition; did you mean --launcher-option slurm_partition=VALUE?"),
         (["bench", "--alpha", "0.9"], "unknown option --alpha; did you mean --alphas? See kdzoo bench --help"),
         (["run", "x"], "run: unknown 'x'; looked in results and among the teachers"),
     ],

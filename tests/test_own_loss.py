@@ -2,6 +2,7 @@
 """Wrong losses as users write them: each is refused in words that say what was wrong, where, and what to write instead."""
 
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -376,6 +377,20 @@ def test_runs_that_fail_later_point_to_check(plugin):
     assert "runs with mine failed: `kdzoo check file.py` finds most faults of a loss" in notes
 
 
+HANGS = """
+import time
+import kdzoo
+
+def hang(student, teacher, batch):
+    if batch.clock.steps > 10:  # no probe of what it reads
+        time.sleep(600)
+    return (student.logits - teacher.logits).square().mean()
+
+kdzoo.register("endless")(hang)
+kdzoo.register("endless_too")(lambda student, teacher, batch: 2 * hang(student, teacher, batch))
+"""
+
+
 def test_a_copy_that_does_not_answer_is_noted_once_and_no_other_is_made(place, monkeypatch):
     waits = []
     monkeypatch.setattr(fork.Connection, "poll", lambda self, seconds: waits.append(seconds))  # no answer within that time
@@ -384,6 +399,17 @@ def test_a_copy_that_does_not_answer_is_noted_once_and_no_other_is_made(place, m
     assert waits == [30.0]
     assert len(notes) == 1
     assert notes[0].startswith("late: the trial of its loss in a copy of this process did not answer within 30 seconds; it and the losses")
+    assert "a run that hangs is ended after --run-timeout" in notes[0]
+
+
+def test_a_loss_that_hangs_keeps_no_bench_in_its_trial(place, monkeypatch):
+    """Nothing of it runs in the bench's own process, whose step would never end."""
+    monkeypatch.setattr(fork, "PATIENCE_SECONDS", 1.0)
+    (place / "own.py").write_text(HANGS)
+    began = time.monotonic()
+    notes = [note for note in prepared("own.py", "endless,endless_too", weights="1").plan.notes if "did not answer" in note]
+    assert len(notes) == 1
+    assert time.monotonic() - began < 60
 
 
 def test_the_zoos_own_methods_are_not_tried(place, monkeypatch):

@@ -1,11 +1,14 @@
 """A plugin with its helpers: what decides its version, whose names it may use, and how it ends kdzoo: never in silence."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import members_of_group, started
+from shared_benches import wait_until
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.plugins import load_plugin
@@ -168,6 +171,17 @@ def test_a_plugin_that_ends_the_process_is_refused_in_words(kdzoo, place, monkey
     (place / "ends.py").write_text(f"x = 1\n{harm}\n")
     said = kdzoo("methods", "--plugin", "ends.py")
     assert (said.status, words in said.err) == (2, True), said
+
+
+@pytest.mark.parametrize("verb", ["methods", "bench"])
+def test_a_plugin_that_hangs_while_it_is_imported_is_ended_by_ctrl_c(place, verb):
+    (place / "hangs.py").write_text("import time\nopen('reached', 'w').close()\ntime.sleep(600)\n")
+    process = started([sys.executable, "-m", "kdzoo", verb, "--plugin", "hangs.py"], folder=place, environment=os.environ)
+    wait_until((place / "reached").exists, [process])
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert members_of_group(process.pid) == []
 
 
 VERBS = [

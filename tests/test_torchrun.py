@@ -33,7 +33,9 @@ def start(words: str, place: Path, *torchrun: str) -> subprocess.Popen[str]:
     """Start a torchrun with the processes of one machine, in a group of its own."""
     command = [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "kdzoo", *words.split()]
     environment = {**os.environ, "KDZOO_CACHE": str(place / "cache"), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    return WarmPopen(command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return WarmPopen(
+        command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> str:

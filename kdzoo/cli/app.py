@@ -175,7 +175,8 @@ def _usage_problems(error: Exception) -> list[str]:
     context = getattr(error, "ctx", None)
     hint = f"see {context.command_path if context else 'kdzoo'} --help"
     if (name := getattr(error, "option_name", "")) and hasattr(error, "possibilities"):
-        return [add_clause(f"unknown option {name}{_near_options(name, error.possibilities or ())}", hint)]
+        near = _key_of_engine(name, context) or _near_options(name, error.possibilities or ())
+        return [add_clause(f"unknown option {name}{near}", hint)]
     if isinstance(cause := error.__cause__, ValidationError):
         (problem,) = problems_of(cause, max(error.param.opts, key=len))  # type: ignore[attr-defined]
         return [add_clause(PARSING.sub("", problem).rstrip("."), hint)]
@@ -195,3 +196,18 @@ def _near_options(name: str, near: Iterable[str]) -> str:
     present = FORMER_NAMES.get(name.strip("-").replace("-", "_"))
     options = [f"--{present.replace('_', '-')}"] if present is not None else difflib.get_close_matches(name, near, cutoff=NEAR)
     return f"; did you mean {' or '.join(options)}?" if options else ""
+
+
+def _key_of_engine(name: str, context: Any) -> str:
+    """`; did you mean --launcher-option address=VALUE?` for --ray-address, where a command takes options of Ray's and Slurm's."""
+    engine, _, key = name.strip("-").replace("-", "_").partition("_")
+    takes_some = context is not None and any(parameter.name == "launcher_option" for parameter in context.command.params)
+    if not takes_some or engine not in ("ray", "slurm"):
+        return ""
+    if engine == "ray":
+        from kdzoo.suite.run.launchers.ray import OPTIONS
+
+        keys = difflib.get_close_matches(key, OPTIONS, 1)
+    else:
+        keys = [f"slurm_{key}"]  # submitit's name for an option of sbatch's
+    return f"; did you mean --launcher-option {keys[0]}=VALUE?" if keys else ""

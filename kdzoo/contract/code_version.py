@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,17 @@ def version_of(definition: Any) -> str:
         source = file.read_text()
     except OSError:
         return _digest(_own_source(definition))
-    helpers = helpers_of(file.resolve(), _root_of(file.resolve()))
-    return _digest("\n".join([normalised_syntax(source), *(f"{name}\n{text}" for name, text in sorted(helpers.items()))]))
+    return _digest_with_helpers(source, helpers_of(file.resolve(), _root_of(file.resolve())))
+
+
+def version_of_plugin(plugin: Path) -> str:
+    """The same of a plugin's file, read without running it; `not there` and `damaged` are versions too."""
+    try:
+        return _digest_with_helpers(plugin.read_text(), helpers_of(plugin.resolve(), Root(plugin.resolve().parent)))
+    except OSError:
+        return "not there"
+    except (SyntaxError, ValueError):
+        return "damaged"
 
 
 def modules_beside(cls: type) -> dict[str, str]:
@@ -50,6 +60,10 @@ def _own_source(definition: Any) -> str:
     except OSError:
         code = getattr(definition, "__code__", None)
         return repr((code.co_code, code.co_consts, code.co_names, definition.__kwdefaults__)) if code else str(definition.__qualname__)
+
+
+def _digest_with_helpers(source: str, helpers: Mapping[str, str]) -> str:
+    return _digest("\n".join([normalised_syntax(source), *(f"{name}\n{text}" for name, text in sorted(helpers.items()))]))
 
 
 def _digest(text: str) -> str:

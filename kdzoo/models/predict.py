@@ -16,7 +16,8 @@ from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Task
 
 CPU_BATCH = 100
-"""small enough for a small network's maps to stay in a CPU's cache: 500 images at once cost 1.1 to 1.8 times as much an image"""
+"""few enough that the C library keeps the memory of most maps from batch to batch: 500 images at once cost 0.8 to 1.8 times as much an
+image, by how much memory is given back to the system in between, and where none is 1.0 to 1.1 times (docs/architecture.md)"""
 GPU_BATCH = 1000
 """large enough for a GPU to compute longer than it takes to start its kernels"""
 EVALUATION_PIXELS = 500 * 64 * 64

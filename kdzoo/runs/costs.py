@@ -5,17 +5,17 @@ A kind of run is everything that decides what a training image costs, but for th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from kdzoo.files import cache_folder, read_file
-from kdzoo.runs.atomic import write_json
+from kdzoo.errors import InputError
+from kdzoo.files import cache_folder
 from kdzoo.runs.canonical import canonical_json
 from kdzoo.runs.locks import file_lock
 from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.sealed_json import read_sealed_json, write_sealed_json
 from kdzoo.runs.spec import NetworkSpec, Run
 
 LARGEST_RECORD = 2000
@@ -82,9 +82,9 @@ def _network(spec: NetworkSpec) -> list[Any]:
 def read_costs() -> dict[str, RunCost]:
     """The recorded costs of kinds of runs on this machine; empty where none has finished or the record is damaged."""
     try:
-        content = json.loads(read_file(_file()))
+        content = read_sealed_json(_file())
         return {str(kind): RunCost(**{name: float(cost[name]) for name in NAMES}) for kind, cost in content["costs"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # it only makes estimates better, and fills again
+    except (InputError, ValueError, TypeError, KeyError, AttributeError):  # it only makes estimates better, and fills again
         return {}
 
 
@@ -94,7 +94,7 @@ def keep_costs(costs: Mapping[str, RunCost]) -> None:
     with file_lock(file.with_suffix(".lock")):
         rest = {kind: cost for kind, cost in read_costs().items() if kind not in costs}
         newest = list({**rest, **costs}.items())[-LARGEST_RECORD:]
-        write_json(file, {"costs": {kind: asdict(cost) for kind, cost in newest}})
+        write_sealed_json(file, {"costs": {kind: asdict(cost) for kind, cost in newest}})
 
 
 def _file() -> Path:

@@ -314,13 +314,13 @@ class Execution(ExecutionSpec):
 class WorkerOptions(ExecutionSpec):
     """What a worker gets: device and threads as they come out on this machine.
 
-    memory: bytes that a cohort may hold. wandb: settings of the logger, or None. until: the epoch, counted from 1, after which runs
-    are paused; None for whole runs.
+    memory: bytes that a cohort may hold; None where the worker's machine, which may be another than the driver's, says how many.
+    wandb: settings of the logger, or None. until: the epoch, counted from 1, after which runs are paused; None for whole runs.
     """
 
     device: str = "cpu"
     threads: int = 1
-    memory: int = 8 * 1024**3
+    memory: int | None = 8 * 1024**3
     wandb: dict[str, Any] | None = None
     until: int | None = None
 

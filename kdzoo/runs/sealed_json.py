@@ -74,27 +74,33 @@ def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
     write_bytes(path, with_digest(json_text(value)))
 
 
-LINE = re.compile(rb'(\{.*),"(.{6})":"([0-9a-f]{16})"\}', re.DOTALL)
-"""an object on one line whose last member is a digest: what stands before that, and its name, which may have changed too"""
+LINE = re.compile(rb'(.*),"(.{6})":"([0-9a-f]{16})"\}', re.DOTALL)
+"""a line that ends with an object whose last member is a digest: what stands before that, and its name, which may have changed too"""
 
 
 def line_with_digest(line: bytes) -> bytes:
-    """An object on one line, without spaces, with the first 16 digits of the digest of what stands before it as its last member."""
+    """A line that ends with an object, which has the first 16 digits of the digest of what stands before it as its last member then."""
     before = line.removesuffix(b"}")
     return before + b',"digest":"' + _digest_of_line(before) + b'"}'
 
 
-def parse_line(line: bytes, *, needs_digest: bool) -> tuple[Any, bool]:
-    """What a line holds without its digest, and whether it had one; raises ValueError where that differs or is missing."""
+def line_without_digest(line: bytes) -> tuple[bytes, bool]:
+    """The same line without its digest, and whether it had one; raises ValueError where that differs."""
     found = LINE.fullmatch(line.strip())
     if found is None:
-        content = json.loads(line)
-        if needs_digest or (isinstance(content, dict) and DIGEST in content):
-            raise ValueError("it has lost its digest")
-        return content, False
+        return line, False
     if (found[2], found[3]) != (DIGEST.encode(), _digest_of_line(found[1])):
         raise ValueError("its digest differs")
-    return json.loads(found[1] + b"}"), True
+    return found[1] + b"}", True
+
+
+def parse_line(line: bytes, *, needs_digest: bool) -> tuple[Any, bool]:
+    """The JSON value of a line without its digest, and whether it had one; raises ValueError where that differs or is missing."""
+    body, has_digest = line_without_digest(line)
+    content = json.loads(body)
+    if not has_digest and (needs_digest or (isinstance(content, dict) and DIGEST in content)):
+        raise ValueError("it has lost its digest")
+    return content, has_digest
 
 
 def _digest_of_line(before: bytes) -> bytes:

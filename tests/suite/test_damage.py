@@ -32,6 +32,7 @@ from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.prepare import prepare
+from kdzoo.suite.run.repair import fault_of
 from kdzoo.suite.run.work import work
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.checkpoint import read_checkpoint
@@ -456,6 +457,17 @@ def test_no_flipped_bit_of_what_a_run_reads_back_goes_unseen(half: Place, tmp_pa
             read_checkpoint(folder, torch.device("cpu")) if victim == "checkpoint" else read_tensors(file, folder.id)
 
 
+@pytest.mark.parametrize("how", ["empty", "half", "zeros", "ones", "garbage"])
+def test_a_bench_finds_that_the_weights_of_a_kept_teacher_are_no_whole_file(whole: Place, tmp_path: Path, how: str) -> None:
+    """By what it looks at before it takes a teacher that is done; what it does then is the test of a flipped bit."""
+    teacher = RunFolder(Path(shutil.copytree(whole.teacher.path, tmp_path / whole.teacher.id)))
+    assert fault_of(teacher) is None
+    damage(teacher.student, how, teacher.student)
+    fault = fault_of(teacher)
+    assert fault is not None
+    assert (fault.file, fault.text.startswith(f"{teacher.student}: ")) == (teacher.student, True)
+
+
 def flipped(sound: bytes, count: int) -> Iterator[bytes]:
     """A text with one bit flipped: in each of its last 100 bytes, where its digest stands, and in so many places drawn from all."""
     ends = [(at, at % 8) for at in range(len(sound) - 100, len(sound))]
@@ -473,7 +485,7 @@ def test_no_flipped_bit_of_a_record_is_read_as_what_was_written(whole: Place) ->
         file = folder.path / name
         sound = file.read_bytes()
         try:
-            for content in flipped(sound, 300):
+            for content in flipped(sound, 150):
                 file.write_bytes(content)
                 with pytest.raises(InputError, match=rf"^{file}: damaged \("):
                     read()
@@ -482,7 +494,7 @@ def test_no_flipped_bit_of_a_record_is_read_as_what_was_written(whole: Place) ->
     sound, lines = folder.metrics.read_bytes(), read_lines(folder.metrics, folder.id)
     assert len(lines) == 3
     try:
-        for content in flipped(sound, 300):
+        for content in flipped(sound, 150):
             folder.metrics.write_bytes(content)
             whole_lines = read_whole(folder.metrics, folder.id)
             assert whole_lines.records == lines[: len(whole_lines.records)]

@@ -30,14 +30,19 @@ def write_photos(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("timm_augments", [False, True], ids=["as published", "with timm's augmentation"])
-def test_the_file_runs_on_a_folder_whose_images_are_never_all_in_memory(tmp_path, timm_augments):
+@pytest.mark.parametrize(
+    ("timm_augments", "processes"),
+    [(False, 1), (True, 1), (False, 2)],
+    ids=["as published", "with timm's augmentation", "by two processes"],
+)
+def test_the_file_runs_on_a_folder_whose_images_are_never_all_in_memory(tmp_path, timm_augments, processes):
     photos, weights = write_photos(tmp_path / "photos"), tmp_path / "resnet34.safetensors"
     torch.manual_seed(0)
     save_file(timm.create_model("resnet34", num_classes=2).state_dict(), weights)
     file = CONFIGS / "benches" / "imagenet-r34-r18.yaml"
     words = f"bench -c {file} --data folder:{photos} --teacher resnet34.tv_in1k:{weights} --methods hinton,at --epochs 1 --image-cache 1KB"
     words += f" --set recipe.batch_size=16 --set recipe.augment.size=32 --allow-chance-teacher --results {tmp_path} -j 1"
+    words += f" --processes-per-run {processes}"
     augment = {"auto_augment": "rand-m9-mstd0.5-inc1", "erase": 0.25, "erase_fill": "noise"} if timm_augments else {}
     words += "".join(f" --set recipe.augment.{key}={value}" for key, value in augment.items())
     done = run_warm([sys.executable, "-m", "kdzoo", *words.split()], timeout=600)
@@ -50,6 +55,7 @@ def test_the_file_runs_on_a_folder_whose_images_are_never_all_in_memory(tmp_path
         assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.augment.min_area) == ("sgd", 0.1, 1e-4, 0.08)
         assert {key: getattr(recipe.augment, key) for key in augment} == augment
         assert result["train"]["samples"] == 32
+        assert result["environment"]["processes"] == (processes if processes > 1 else None)
         assert result["last"]["test"]["top1"] in [count / 16 for count in range(17)]
 
 

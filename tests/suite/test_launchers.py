@@ -3,7 +3,7 @@
 import pytest
 
 from kdzoo.errors import InputError
-from kdzoo.runs.events import WorkerReady
+from kdzoo.runs.events import Event, WorkerDied, WorkerReady
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.job_queue import JobQueue
@@ -49,6 +49,17 @@ def test_a_locked_job_is_left_for_a_while_and_others_are_taken_meanwhile():
     assert queue.take() == other
     assert queue.take() is None
     assert queue, "it is still to be done"
+
+
+def test_a_plugin_that_hangs_while_a_worker_imports_it_costs_no_more_than_the_time_that_a_run_may_take(tmp_path):
+    (tmp_path / "hangs.py").write_text("import time\ntime.sleep(600)\n")
+    one = Job("cohort", "students", str(tmp_path), ("at-1",), WorkerOptions(run_timeout=1.0))
+    told: list[Event] = []
+    with Local(LauncherSetup(tmp_path, (str(tmp_path / "hangs.py"),))) as launcher:
+        launcher.run(JobQueue([one]), lambda job, event: told.append(event), lambda: False)
+    (death,) = told
+    assert isinstance(death, WorkerDied)
+    assert death.how == "made no progress for 1 seconds (--run-timeout) and was killed"
 
 
 def test_a_log_that_has_become_large_is_rotated_while_its_process_prints_on(tmp_path):

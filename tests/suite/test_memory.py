@@ -12,11 +12,15 @@ from kdzoo.models.identity import module_name
 from kdzoo.runs.events import StepsTaken
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import Store
+from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.run import free_memory as free_memory_module
+from kdzoo.suite.run import prepare as prepare_module
 from kdzoo.suite.run.bench import run
+from kdzoo.suite.run.free_memory import available_memory, free_memory, memory_of_cohort
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.memory import MemoryNeeds, memory_notes
-from kdzoo.suite.run.prepare import available_memory, free_memory, prepare
+from kdzoo.suite.run.prepare import MEMORY_ELSEWHERE, prepare
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.training.located import Modules
 
@@ -145,3 +149,16 @@ def test_memory_that_files_fill_which_were_read_counts_as_free(tmp_path):
     )
     assert available_memory(tmp_path / "meminfo") == 17_000_000 * 1024
     assert available_memory(tmp_path / "none") >= free_memory("cpu") > 0
+
+
+def test_a_driver_whose_workers_are_elsewhere_checks_no_memory_and_lets_them_ask_their_own_machines(place, monkeypatch):
+    """A login node has no GPU and a memory of its own: neither says how many runs a worker may hold at once."""
+    monkeypatch.setattr(prepare_module, "free_memory", lambda device: pytest.fail("the driver's own machine was asked"))
+    made = prepare(bench_config({**OPTIONS, "launcher": "slurm", "device": "cuda", "jobs": 2}, None))
+    assert made.options.memory is None
+    assert [note for note in made.plan.notes if "memory" in note] == [MEMORY_ELSEWHERE]
+    job = Job.from_json(Job("j", "students", "b", ("x-1",), made.options).to_json())
+    on_node = job.options.model_copy(update={"device": "cpu"})
+    monkeypatch.setattr(free_memory_module, "available_memory", lambda meminfo: 6_000_000)
+    assert memory_of_cohort(on_node) == 3_000_000
+    assert memory_of_cohort(on_node.model_copy(update={"memory": 7})) == 7

@@ -78,6 +78,22 @@ def test_what_is_stopped_for_a_while_goes_on(folder: Path, calm: Path, who: str)
 
 
 @pytest.mark.slow
+def test_a_bench_that_is_stopped_for_a_minute_takes_no_silence_for_a_hang(folder: Path, calm: Path) -> None:
+    """All of its processes, for longer than a run may take: the time in which its driver was stopped too says nothing of a worker."""
+    process = bench(folder, "--run-timeout", "20", moment="worker step 2 4 sleep")
+    _wait_for(folder / "reached", process)
+    stopped = running_in(process.pid)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(60)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    assert "no progress" not in ended(process)
+    assert members_of_group(process.pid) == []
+    assert_undisturbed(folder, calm)
+
+
+@pytest.mark.slow
 def test_a_worker_that_stays_stopped_is_replaced_after_the_time_that_a_run_may_take(folder: Path, calm: Path) -> None:
     process = bench(folder, "--run-timeout", "4", moment="worker step 2 4 sleep")
     _wait_for(folder / "reached", process)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shared_benches import assert_same_results, bench, process_of, slow_checkpoint, slow_job, wait_until
+from ray_cluster import ON_LOOPBACK, ray_cluster
+from shared_benches import assert_nothing_is_left, assert_same_results, bench, process_of, slow_checkpoint, slow_job, wait_until
 
 from kdzoo.errors import InputError
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
@@ -17,29 +18,12 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=
 LEASE = 4.0
 STEP = "0.5"
 """seconds of a step of the slow run"""
-ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""set to 0 it has Ray use 127.0.0.1 alone, which it does elsewhere only on these systems"""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head without a CPU, and two nodes of one CPU, which notice within seconds that one of them is gone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(ON_LOOPBACK, "0")
-        patch.setenv("RAY_raylet_start_wait_time_s", "300")
-        patch.setenv("KDZOO_TEST_STEP", STEP)  # workers have the nodes' environment, not the driver's
-        from ray.cluster_utils import Cluster
-
-        soon = {"health_check_period_ms": 1000, "health_check_timeout_ms": 5000, "health_check_failure_threshold": 3}
-        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": {**soon, "health_check_initial_delay_ms": 0}}
-        started = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            for _ in range(2):
-                started.add_node(num_cpus=1, include_dashboard=False)
-            started.wait_for_nodes()
-            yield started
-        finally:
-            started.shutdown()
+    with ray_cluster(environment={"KDZOO_TEST_STEP": STEP}) as started:  # workers have the nodes' environment, not the driver's
+        yield started
 
 
 def test_what_the_engine_does_not_know_is_refused_before_any_work(tmp_path):
@@ -63,6 +47,23 @@ def test_a_bench_whose_node_is_killed_ends_with_the_same_weights(tmp_path: Path,
     assert driver.returncode == 0, output
     assert_same_results(tmp_path, undisturbed)
     assert not (tmp_path / "r/b/work").exists()
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_after_the_death_of_its_driver_with_whom_ray_ends_its_tasks(
+    tmp_path: Path, cluster: Any, undisturbed: Path
+) -> None:
+    shutil.copytree(undisturbed / "cache", tmp_path / "cache")
+    words = ["--launcher", "ray", "--lease-seconds", str(LEASE), "-j", "1", "--launcher-option", f"address={cluster.address}"]
+    driver = bench(tmp_path, *words, environment={ON_LOOPBACK: "0"})
+    wait_until(lambda: list(tmp_path.glob("r/b/runs/slow-*/checkpoint/state.pt")), [driver], 300)
+    driver.kill()
+    driver.wait()
+    again = bench(tmp_path, *words, environment={ON_LOOPBACK: "0"})
+    output, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, output
+    assert_same_results(tmp_path, undisturbed)
+    assert_nothing_is_left(tmp_path, driver.pid, again.pid)
 
 
 @pytest.mark.slow

@@ -43,9 +43,9 @@ def make_jobs(
             if waits_for is not None:
                 jobs.setdefault(waits_for, replace(job, checked_run=(str(plan.folder), taught_run.run.id)))
         group = sorted(group, key=lambda planned: not reads_maps(planned.run))  # as few cohorts as can be then run the teacher for maps
-        for number, start in enumerate(range(0, len(group), largest)):
+        for start in range(0, len(group), largest):
             part = group[start : start + largest]
-            name = f"{part[0].run.id} and {len(part) - 1} more ({number})"
+            name = f"{part[0].run.id} and {len(part) - 1} more"  # the same for a driver that finds other runs done
             ids = tuple(p.run.id for p in part)
             units = sum(units_of(p.run, options.until) + sum(map(units_of, stages.get(p.run.id, ()))) for p in part)
             jobs[name] = Job(name, "students", str(plan.folder), ids, options, units, waits_for)

@@ -6,12 +6,14 @@ import contextlib
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import SoftFileLockProtocolError, SoftReadWriteLock, Timeout
 
-from kdzoo.runs.atomic import ensure_writable, write_bytes
+from kdzoo.errors import InputError
+from kdzoo.runs.atomic import UNFINISHED, StoreError, ensure_writable, write_bytes
 from kdzoo.runs.fence import Fence
 from kdzoo.suite.run.work_folder import JobFolder, WorkFolder
 
@@ -27,13 +29,25 @@ class Claim:
         self._lock = lease(folder.claim, lease_seconds)
 
     def take(self) -> Fence | None:
-        """Claim the job; None while another worker has it. The fence of this claim then shuts out all earlier ones."""
+        """Claim the job; None while another worker has it, or where it is gone. The fence of this claim then shuts out all earlier ones.
+
+        Raises InputError where the folder takes no hard links, and StoreError where the claim cannot be written.
+        """
         try:
             self._lock.acquire_write(blocking=False)
         except Timeout:
             return None
+        except (OSError, SoftFileLockProtocolError) as error:
+            if not self._folder.exists():  # the driver has just removed it
+                return None
+            ensure_hard_links(self._folder.path)
+            raise StoreError(f"cannot claim {self._folder.path}: {getattr(error, 'strerror', None) or error}") from error
         mark = f"{self._token} {self._lock.generation} {socket.gethostname()}-{os.getpid()}"
-        write_bytes(self._folder.path / "claimed", mark.encode())
+        try:
+            write_bytes(self._folder.path / "claimed", mark.encode())
+        except StoreError:
+            self.give_back()
+            raise
         return self._folder.fence(mark)
 
     @property
@@ -85,15 +99,40 @@ class DriverWatch:
 
 @contextlib.contextmanager
 def driving(work: WorkFolder, lease_seconds: float) -> Iterator[None]:
-    """Show workers that further jobs may come; several drivers may."""
+    """Show workers that further jobs may come; several drivers may.
+
+    Raises InputError where the folder takes no file or no hard link, and StoreError where the lease cannot be written.
+    """
     ensure_writable(work.path)
+    ensure_hard_links(work.path)
     lock = lease(work.driver, lease_seconds)
-    lock.acquire_read(blocking=True)
+    try:
+        lock.acquire_read(blocking=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {work.leases}: {error.strerror}") from error
     try:
         yield
     finally:
         with contextlib.suppress(OSError, SoftFileLockProtocolError):
             lock.release()
+
+
+def ensure_hard_links(folder: Path) -> None:
+    """Prove that a folder takes hard links, by which leases are made; raises InputError otherwise, StoreError where it takes no file."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".link.", suffix=UNFINISHED) as file:
+            other = Path(f"{file.name}-2")
+            try:
+                os.link(file.name, other)
+            except (OSError, NotImplementedError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise InputError(
+                    f"launcher: {folder} takes no hard links ({reason}), by which workers on several machines agree who has which job; put "
+                    "the results on a file system that has them (ext4, XFS, NFS), or train on this machine alone with --launcher local"
+                ) from error
+            other.unlink()
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 def lease(file: Path, seconds: float) -> SoftReadWriteLock:

@@ -14,6 +14,7 @@ from kdzoo.runs.spec import Run
 from kdzoo.suite.plan.cohorts import make_jobs
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.run.disk_space import STATES
+from kdzoo.suite.run.free_memory import COHORT_SHARE, memory_of_cohort
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.teachers.disk import size_text
 from kdzoo.text import number_of, one_line
@@ -21,8 +22,6 @@ from kdzoo.training.cost import saved_bytes
 from kdzoo.training.located import LocatedRun
 from kdzoo.training.run_data import input_shape
 
-COHORT_SHARE = 0.5
-"""the share of the memory that is free at the start which cohorts may hold, all processes together"""
 PROBED = (2, 4)
 """the batches of which it is counted what autograd saves: their difference is that of images, without what is the same for any batch"""
 
@@ -69,7 +68,7 @@ class MemoryNeeds:
             if job.kind == "students":
                 needs = [self.of_run(runs[run_id]) for run_id in job.ids]
                 teacher = max(self.of_teacher(runs[run_id]) for run_id in job.ids)
-                largest = max(largest, teacher + max(max(needs), min(sum(needs), self._options.memory)))
+                largest = max(largest, teacher + max(max(needs), min(sum(needs), memory_of_cohort(self._options))))
         return largest
 
     def _count(self, located: LocatedRun) -> int | str:
@@ -118,7 +117,7 @@ def _bytes_of(network: Network) -> int:
 
 def free_for_process(options: WorkerOptions) -> int:
     """Bytes that each process may take of what is free where runs are trained."""
-    return int(options.memory / COHORT_SHARE)
+    return int(memory_of_cohort(options) / COHORT_SHARE)
 
 
 def memory_notes(

@@ -70,7 +70,8 @@ class LossTrials:
     def notes(self) -> tuple[str, ...]:
         return tuple(
             f"{label}: the trial of its loss in a copy of this process did not answer within {PATIENCE_SECONDS:.0f} seconds; it and the "
-            f"losses after it are tried in this process, which a crash in one of them would end"
+            "losses after it are not tried: what is wrong with one of them is told when it is trained, and a run that hangs is ended "
+            "after --run-timeout"
             for label in self._stalls
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 
 from kdzoo.contract.plugins import load_plugins
 from kdzoo.errors import InputError, collect_problems, raise_if_any
-from kdzoo.files import read_text
 from kdzoo.garbage import uncollected
 from kdzoo.models.kernels import set_workspace
 from kdzoo.models.placement import why_slow
@@ -33,8 +31,9 @@ from kdzoo.suite.run.caller import problems_in_caller
 from kdzoo.suite.run.disk_space import bytes_of_bench, note_of_space
 from kdzoo.suite.run.fill import NAME as FILL_FILE
 from kdzoo.suite.run.fill import Measurement, Strategy, measure, problems_of_filling, read_measurement
+from kdzoo.suite.run.free_memory import COHORT_SHARE, free_memory, has_device
 from kdzoo.suite.run.launchers.gpus import visible_gpus
-from kdzoo.suite.run.memory import COHORT_SHARE, memory_notes
+from kdzoo.suite.run.memory import memory_notes
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.sharing import note_of_torchrun, problems_of_sharing
 from kdzoo.suite.run.torchrun import NAME as TORCHRUN
@@ -43,6 +42,10 @@ from kdzoo.suite.run.untrained import Untrained
 from kdzoo.training.located import Modules
 from kdzoo.training.run_data import load_dataset, load_transfer_images
 from kdzoo.version import VERSION
+
+MEMORY_ELSEWHERE = (
+    "memory is not checked here, since other machines may train: each worker has its cohorts hold half of what is free on its own device"
+)
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,11 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         prepared = fill(prepared, [planned for planned in missing if not planned.provisional])
         plan = prepared.plan
     prepared = replace(prepared, known=known)
-    if untrained is None or is_elsewhere(config):  # nothing is left to train, or machines train it whose memory is not known here
+    if untrained is None:  # nothing is left to train
         return prepared
-    notes_of_memory = memory_notes(plan, missing, prepared.options, prepared.jobs, untrained)
+    notes_of_memory = (
+        (MEMORY_ELSEWHERE,) if is_elsewhere(config) else memory_notes(plan, missing, prepared.options, prepared.jobs, untrained)
+    )
     return replace(prepared, plan=replace(plan, notes=(*plan.notes, *notes_of_memory)))
 
 
@@ -138,7 +143,7 @@ def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any]
     jobs, threads = processes(config, device, plan, len(gpus))
     sharing = -(-jobs * config.processes_per_run // max(len(gpus), 1))  # as many processes use one GPU's memory
     options_of_config = {name: getattr(config, name) for name in ALL}
-    memory = int(COHORT_SHARE * free_memory(device) / sharing)
+    memory = None if is_elsewhere(config) else int(COHORT_SHARE * free_memory(device) / sharing)
     options = WorkerOptions(**{**options_of_config, "device": device, "jobs": jobs, "threads": threads}, memory=memory, wandb=wandb)
     return Prepared(config, plan, options, jobs, gpus, states)
 
@@ -247,27 +252,6 @@ def device_of(name: str) -> str:
     return name
 
 
-def has_device(device: str) -> bool:
-    """Whether this machine has a device, which workers on other machines may have though it has not."""
-    return not device.startswith("cuda") or torch.cuda.is_available()
-
-
 def is_elsewhere(config: BenchConfig) -> bool:
     """Whether the workers of a bench may run on other machines than this one."""
     return config.launcher in ELSEWHERE
-
-
-def free_memory(device: str) -> int:
-    """Bytes that are free on a device, or of this machine's memory where it is a CPU or another machine's."""
-    if device.startswith("cuda") and has_device(device):
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
-    return available_memory(Path("/proc/meminfo"))
-
-
-def available_memory(meminfo: Path) -> int:
-    """Bytes of this machine's memory that programs may still take, which files that were read do not lessen; without Linux, all of it."""
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB$", read_text(meminfo), re.MULTILINE)
-    except OSError:
-        found = None
-    return 1024 * int(found[1]) if found is not None else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdzoo.errors import InputError, WorkFailed
-from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import Emit, Event, Note, PlanMade
 from kdzoo.runs.fence import ClaimLost, Fence
 from kdzoo.runs.options import ExecutionSpec
@@ -124,7 +123,8 @@ def read_jobs(folders: Sequence[JobFolder]) -> Iterator[tuple[JobFolder, SharedJ
 
 def ready_jobs(open_jobs: dict[JobFolder, SharedJob], work: WorkFolder) -> dict[JobFolder, SharedJob]:
     """The jobs that need not wait for another one, those that nobody has claimed yet first; each group begins at a place of its own."""
-    ends = {folder: folder.end() for folder in work.jobs()}
+    awaited = work.first_jobs() if any(shared.job.waits_for for shared in open_jobs.values()) else []
+    ends = {folder: folder.end() for folder in awaited}
     not_over = {shared.job.name for _, shared in read_jobs([folder for folder, end in ends.items() if end is None or not end.is_good])}
     ready = [(folder, shared) for folder, shared in open_jobs.items() if shared.job.waits_for not in not_over]
     random.shuffle(ready)  # workers that begin together do not all ask for the same job
@@ -136,9 +136,11 @@ def do_first(
     ready: dict[JobFolder, SharedJob], claims: dict[Path, Claim], workers: Workers, emit: Emit, stop: Callable[[], bool]
 ) -> int | None:
     """Do the first job that nobody else has; 1 where it came to its end, None where there was none."""
+    checked = set[tuple[object, ...]]()
     for folder, shared in ready.items():
-        if faults := shared.faults():
+        if shared.needs not in checked and (faults := shared.faults()):
             raise InputError(*faults)
+        checked.add(shared.needs)
         claim = claims.setdefault(folder.path, Claim(folder, shared.token, shared.lease_seconds))
         if (outcome := do_claimed(folder, shared, claim, workers, emit, stop)) is not None:
             return outcome
@@ -147,13 +149,7 @@ def do_first(
 
 def do_claimed(folder: JobFolder, shared: SharedJob, claim: Claim, workers: Workers, emit: Emit, stop: Callable[[], bool]) -> int | None:
     """Claim a job and do it; 1 where it came to its end, None where another worker has it."""
-    try:
-        fence = claim.take()
-    except OSError as error:
-        if folder.exists():
-            raise StoreError(f"cannot write to {folder.path}: {error.strerror}") from error
-        return None  # the driver has just removed it
-    if fence is None:
+    if (fence := claim.take()) is None:
         return None
     try:
         return do_job(folder, shared, fence, workers, emit, lambda: stop() or claim.is_lost)
@@ -171,6 +167,8 @@ def do_job(folder: JobFolder, shared: SharedJob, fence: Fence, workers: Workers,
     """Do a job under a claim, and write how it ended; 0 where it was stopped before. Raises ClaimLost where another worker has taken it."""
     if folder.end() is not None:
         return 0
+    if fault := folder.forget_damaged_end():
+        emit(Note(fault))
     log = EventLog(folder, fence)
 
     def tell(event: Event) -> None:
@@ -202,13 +200,13 @@ class Workers:
 
     def launcher_for(self, shared: SharedJob, folder: JobFolder) -> Launcher:
         """A launcher of this machine's own for a job."""
-        key = (shared.plugins, shared.device, shared.working_folder, tuple(sorted(shared.environment.items())))
+        key = (tuple(shared.plugins.items()), shared.device, shared.working_folder, tuple(sorted(shared.environment.items())))
         if self._launcher is None or key != self._key:
             self.close()
             logs = WorkFolder(folder.path.parent).logs / f"{socket.gethostname()}-{os.getpid()}"
             setup = LauncherSetup(
                 logs,
-                shared.plugins,
+                tuple(shared.plugins),
                 shared.device,
                 working_folder=Path(shared.working_folder),
                 environment=shared.environment,

@@ -22,6 +22,7 @@ from kdzoo.suite.report.settings import setting_text
 from kdzoo.suite.run.accelerators import attach_accelerators, note_lost_lines
 from kdzoo.suite.run.cost_record import record_costs, work_clock
 from kdzoo.suite.run.followers import Followers
+from kdzoo.suite.run.free_memory import memory_of_cohort
 from kdzoo.suite.run.members import begin_with_probe, measure_cost, open_loggers, pretrain_failure, start_or_resume
 from kdzoo.suite.run.repair import forget_damaged, renew
 from kdzoo.suite.run.worker_state import WorkerState
@@ -193,7 +194,7 @@ def train_cohort(
             continue
         members.append(member)
     setup = (work_clock(execution.device, options.threads) - began) / max(len(members), 1)
-    for group in group_by_step(members, options.memory):
+    for group in group_by_step(members, memory_of_cohort(options)):
         for cohort in Cohort(group, splits, teacher, execution).split_by_cache(shapes):
             note_lost_lines(cohort, emit)
             with shared(cohort, store, options, state):

@@ -52,14 +52,17 @@ def try_loss(
     It runs in a copy of this process first, on the CPU: a loss that kills its process (a crash in native code, a signal) is
     then refused by name instead of ending the bench. It runs here where the copy's result does not hold or has to be told:
     for a GPU, and where the loss raised. stalls: the objectives whose copy did not answer, to which this one is added if so;
-    after the first one there are no more copies, since each would take as long.
+    after the first one nothing is tried any more: each copy would take as long, and a loss that hangs would keep this process.
     No weight of the networks moves, and no file is written. Raises InputError where a user's method fails: with the line of it,
     what to write instead, and `kdzoo check FILE`.
     """
+    if stalls:
+        return
     cpu = torch.device("cpu")
-    fate = Fate.unknown if stalls else fate_in_copy(lambda: _try_here(located, student, teacher, objective, dataset, splits, cpu))
+    fate = fate_in_copy(lambda: _try_here(located, student, teacher, objective, dataset, splits, cpu))
     if fate is Fate.stalled:
         stalls.append(located.run.objective.label)
+        return
     if not isinstance(fate, Fate):
         names = " or ".join(_name(method) for method in users_methods(objective))
         raise InputError(f"{names}: one training step ends the whole process, which {fate}; a loss must not end the process that calls it")

@@ -25,7 +25,7 @@ from kdzoo.suite.run.launchers.launcher import EmitOfJob, LauncherSetup
 from kdzoo.suite.run.launchers.process import Exit, Messages, Worker
 from kdzoo.text import number_of
 
-STOPPED_SECONDS = 60.0
+STOPPED_SECONDS = 5.0
 """a driver that has not looked for so long was stopped itself, and its workers perhaps with it: their silence says nothing"""
 STOP_SECONDS = 60.0
 CODE_CHANGED = (
@@ -74,16 +74,14 @@ class Local:
                 for worker in self._workers:
                     worker.rotate_log()
                 self._tell_changed_code(emit)
-            if now - last_look > STOPPED_SECONDS:
-                for worker in self._workers:
-                    worker.last_heard = now
-            last_look = now
             self._assign(queue_)
             try:
                 worker, message = self._messages.get(timeout=0.5)
             except queue.Empty:
+                last_look = self._forgive_silence(last_look)
                 self._kill_hung()
                 continue
+            last_look = self._forgive_silence(last_look)
             if self._messages.empty():
                 self._kill_hung()
             match message:
@@ -150,6 +148,14 @@ class Local:
         worker = Worker(number, self._setup.plugins, log, environment, self._messages, self._setup.working_folder)
         self._workers.append(worker)
         return worker
+
+    def _forgive_silence(self, last_look: float) -> float:
+        """Count no silence from before now where this process itself was stopped since its last look; the time of this one."""
+        now = time.monotonic()
+        if now - last_look > STOPPED_SECONDS:
+            for worker in self._workers:
+                worker.last_heard = now
+        return now
 
     def _kill_hung(self) -> None:
         for worker in self._workers:

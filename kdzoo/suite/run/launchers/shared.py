@@ -18,7 +18,7 @@ from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.claim import driving
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers.launcher import EmitOfJob, LauncherSetup
-from kdzoo.suite.run.work_folder import End, EventTail, JobFolder, WorkFolder
+from kdzoo.suite.run.work_folder import End, EventTail, JobFolder, WorkFolder, is_over
 
 POLL_SECONDS = 0.5
 
@@ -117,6 +117,8 @@ class Shared:
         end = one.folder.end()  # after the engine was asked: a worker may have written it as its last act
         if not one.folder.exists():  # another driver of this bench has seen its end, or somebody has removed it
             end, how = (End(), None) if is_over(one.job) else (None, f"lost its folder {one.folder.path}")
+        elif one.folder.has_damaged_end() and is_over(one.job):  # else a worker does it again
+            end = End()
         for event in one.tail.new_events():
             emit(one.job, of_worker(event, one.number))
         if end is not None:
@@ -124,11 +126,6 @@ class Shared:
         elif how is not None:
             emit(one.job, WorkerDied(how, str(one.folder.path.parent)))
         return end is not None or how is not None
-
-
-def is_over(job: Job) -> bool:
-    """Whether every run of a job has come out; False for one that has none."""
-    return bool(job.ids) and all(job.store.run(run_id).is_over(job.options.until) for run_id in job.ids)
 
 
 def emit_end(job: Job, end: End, emit: EmitOfJob) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from kdzoo.errors import InputError
+from kdzoo.files import read_text
+from kdzoo.runs.atomic import write_bytes
 from kdzoo.suite.run.launchers.launcher import EmitOfJob, LauncherSetup
 from kdzoo.suite.run.launchers.shared import Shared
 from kdzoo.suite.run.take_work import Workers, take_work
-from kdzoo.suite.run.work_folder import JobFolder
+from kdzoo.suite.run.work_folder import End, JobFolder
 from kdzoo.text import first_line
 
 MANY_TIMEOUTS = 10_000
@@ -29,6 +31,10 @@ LAG_SECONDS = 10.0
 """a job that has left the queue may have written its end so long before this machine sees it"""
 
 
+TASK = "task"
+"""the file in a job's folder that names the task which was submitted for it last"""
+
+
 class ArrayTask:
     """What an element of an array does; submitit calls `checkpoint` in the middle of it when Slurm's signal comes."""
 
@@ -37,8 +43,15 @@ class ArrayTask:
         self._workers: Workers | None = None
 
     def __call__(self) -> None:
-        with Workers() as self._workers:
-            take_work(Path(self._path), lambda event: None, workers=self._workers)
+        """Do the job; where this node lacks what it needs, the driver reads from the job's end what that is."""
+        folder = JobFolder(Path(self._path))
+        try:
+            with Workers() as self._workers:
+                take_work(folder.path, lambda event: None, workers=self._workers)
+        except InputError as error:
+            if not folder.exists():  # its driver has just removed it
+                raise
+            folder.write_end(End(refused=tuple(error.problems)))
 
     def checkpoint(self) -> Any:
         """Have the worker process write its checkpoints; what is to be submitted again."""
@@ -65,7 +78,18 @@ class Slurm:
         """Slurm's own commands show its queue."""
 
     def start(self, folders: Sequence[JobFolder], processes: int) -> None:
-        """Submit arrays; raises InputError where Slurm or submitit refuses it."""
+        """Submit arrays of those that no task in the queue stands for; raises InputError where Slurm or submitit refuses it.
+
+        The tasks of a driver that was killed, or of another driver of this bench, go on: a second task for their jobs would take
+        a node and wait there for the first.
+        """
+        self._look(self._clock())
+        of_earlier = {folder.path: task for folder in folders if (task := submitted_task(folder)) in self._queue}
+        self._tasks.update(of_earlier)
+        if new := [folder for folder in folders if folder.path not in of_earlier]:
+            self._submit(new, processes)
+
+    def _submit(self, folders: Sequence[JobFolder], processes: int) -> None:
         import submitit
 
         work = folders[0].path.parent
@@ -92,6 +116,7 @@ class Slurm:
             raise InputError(f"launcher slurm: sbatch refused the jobs: {error}") from error
         for folder, task in zip(folders, tasks, strict=True):
             self._tasks[folder.path] = task.job_id
+            write_bytes(folder.path / TASK, task.job_id.encode())
         self._looked_at = float("-inf")
 
     def how_it_ended(self, folder: JobFolder) -> str | None:
@@ -118,6 +143,14 @@ class Slurm:
         answer = subprocess.run(["squeue", "--me", "-h", "-r", "-o", "%i"], check=False, capture_output=True, text=True)
         if answer.returncode == 0:
             self._queue, self._looked_at = frozenset(answer.stdout.split()), now
+
+
+def submitted_task(folder: JobFolder) -> str:
+    """The task that was submitted last for a job; empty where there was none."""
+    try:
+        return read_text(folder.path / TASK)
+    except OSError:
+        return ""
 
 
 def create(setup: LauncherSetup) -> Shared:
