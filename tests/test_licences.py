@@ -94,6 +94,24 @@ def test_a_file_of_weights_says_its_licence_itself_or_in_a_file_beside_it(tmp_pa
     assert file_licence(tmp_path / "old.pth") == "Apache-2.0"
 
 
+def test_else_the_model_card_of_its_folder_says_its_licence(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    card = tmp_path / "README.md"
+    for text, licence in {
+        "---\nlanguage: en\nlicense: apache-2.0\ntags: [a]\n---\n# A model\n": "Apache-2.0",
+        "---\nlicense: other\nlicense_name: some-own-licence\n---\n": "some-own-licence",
+        "---\nlicense: other\n---\n": UNKNOWN,
+        "---\nlicense: [mit, apache-2.0]\n---\n": UNKNOWN,
+        "---\nlicense: {\n---\n": UNKNOWN,
+        "# A model\n\nlicense: mit\n": UNKNOWN,
+    }.items():
+        card.write_text(text)
+        assert file_licence(tmp_path / "model.safetensors") == licence, text
+    card.write_text("---\nlicense: mit\n---\n")
+    (tmp_path / "model.safetensors.license").write_text("SPDX-License-Identifier: CC-BY-NC-4.0\n")
+    assert file_licence(tmp_path / "model.safetensors") == "CC-BY-NC-4.0"
+
+
 def test_data_have_the_licence_that_is_declared_of_them(tmp_path):
     assert licence_of_data("digits") == "CC-BY-4.0"
     assert licence_of_data("spoken_digits") == "CC-BY-SA-4.0"

@@ -31,7 +31,9 @@ class Shapes:
     """What a network's outputs measure for one image, as a probe found them; `embedding` is a width.
 
     preact, distilled: whether the network gives pre-activation maps, and has a distillation token. sequences: whether it is one of
-    texts, whose stages (D, 1, L) lie over tokens. tokeniser: a digest of what splits its texts into these; None where it is not known.
+    texts, whose stages (D, 1, L) lie over tokens. joined: the widths of the parts of an embedding that are each another teacher's,
+    where several are joined; empty where it is one network's. tokeniser: a digest of what splits its texts into these; None where it is
+    not known.
     classifier: a frozen copy of the module from embedding (B, D) to logits; None where there is no single one.
     fresh: makes a new network of the same architecture with a random start of its own, images (uint8) -> logits.
     embed: the positions of training samples (N,) -> the network's embeddings of them (N, D), float32, in evaluation mode and without
@@ -44,6 +46,7 @@ class Shapes:
     preact: bool = True
     distilled: bool = False
     sequences: bool = False
+    joined: tuple[int, ...] = ()
     tokeniser: str | None = None
     classifier: nn.Module | None = field(default=None, compare=False, repr=False)
     fresh: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)

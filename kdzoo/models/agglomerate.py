@@ -23,8 +23,7 @@ class Agglomerate(nn.Module):
     """Teachers whose embeddings are rotated and scaled to variance 1 in every channel and set side by side, (B, D_1 + ... + D_k).
 
     Images (B, C, H, W) are in 0..255; each teacher normalises and resizes them for itself. The block of each teacher is multiplied by
-    sqrt(D / (k D_i)), D being the sum of the widths: a mean of squares over all channels is then the mean over the teachers of theirs,
-    and a linear layer to this width is a head for each.
+    sqrt(D / (k D_i)), D being the sum of the widths: a mean of squares over all channels is then the mean over the teachers of theirs.
     """
 
     def __init__(self, teachers: Sequence[Network], standardisations: Sequence[Standardisation]) -> None:

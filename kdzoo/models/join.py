@@ -52,11 +52,11 @@ def save_joined(teachers: Sequence[str], images: Tensor, path: Path) -> Network:
     raise_if_any(problems)
     networks = [network for network, _ in backbones]
     scales = [standardise(torch.cat([network.logits(part) for part in torch.split(images, ROWS)])) for network in networks]
-    network = _as_network(Agglomerate(networks, scales), channels, side, None)
+    network = _as_network(Agglomerate(networks, scales), channels, side, None, apart=True)
     members = [{"channels": one.channels, "spec": _as_member(one, words.spec).model_dump(mode="json")} for one, words in backbones]
     metadata = {
         "architecture": AGGLOMERATE,
-        MEMBERS: json.dumps({"channels": channels, "side": side, "networks": members}),
+        MEMBERS: json.dumps({"channels": channels, "side": side, "networks": members, "heads": "each"}),
         "licences": list_text(_licence_of(words) for _, words in backbones),
     }
     save_student(network, file, metadata)
@@ -89,23 +89,27 @@ def read_joined(path: Path, *, channels: int, side: int, image_size: int | None 
     blank = [_blank(state, place, path) for place in range(len(networks))]
     model = Agglomerate(networks, blank)
     load_state(model, state, str(path))
-    return _as_network(model, channels, image_size or side, image_size)
+    return _as_network(model, channels, image_size or side, image_size, apart=layout.apart)
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which networks a file has, each with the channels that it takes, and on images of how many channels and which side it was made."""
+    """Which networks a file has, each with the channels that it takes, and on images of how many channels and which side it was made.
+
+    apart: whether a student learns each by a head of its own, or, under a file of earlier versions, all by one.
+    """
 
     channels: int
     side: int
     networks: tuple[tuple[int, NetworkSpec], ...]
+    apart: bool
 
 
 def _read_layout(path: Path) -> _Layout:
     try:
         content = json.loads(metadata_of(path)[MEMBERS])
         networks = tuple((int(one["channels"]), NetworkSpec.model_validate(one["spec"])) for one in content["networks"])
-        return _Layout(int(content["channels"]), int(content["side"]), networks)
+        return _Layout(int(content["channels"]), int(content["side"]), networks, content.get("heads") == "each")
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: expected a file of `kdzoo teachers join`; it does not say which networks it has") from error
 
@@ -117,10 +121,14 @@ def _blank(state: dict[str, Tensor], place: int, path: Path) -> Standardisation:
     return Standardisation(torch.zeros(len(mean)), torch.eye(len(mean)), 1.0)
 
 
-def _as_network(model: Agglomerate, channels: int, side: int, image_size: int | None) -> Network:
-    """The joined teachers as a network that takes images as they are, since each of them normalises and resizes for itself."""
+def _as_network(model: Agglomerate, channels: int, side: int, image_size: int | None, *, apart: bool) -> Network:
+    """The joined teachers as a network that takes images as they are, since each of them normalises and resizes for itself.
+
+    apart: whether a student learns the embedding of each by a head of its own.
+    """
     pixels = USUAL["pixels"]
     network = Network(model.eval().requires_grad_(False), channels=channels, mean=pixels.mean, std=pixels.std, image_size=image_size)
     network.headless = True
+    network.joined = model.widths if apart else ()
     examine(network, 64 * trial_images(channels, side).abs(), name=AGGLOMERATE, classes=0, head="kept")
     return network

@@ -53,6 +53,7 @@ def measure_outputs(network: Network, inputs: Tensor, height: int) -> Shapes:
         preact=network.gives_preactivations,
         distilled=network.has_distillation_token,
         sequences=network.gives_sequences,
+        joined=network.joined,
         tokeniser=network.tokeniser,
         classifier=_classifier_copy(network, out),
     )

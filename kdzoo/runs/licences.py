@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import yaml
+
 from kdzoo.files import read_text
 from kdzoo.text import code_text, markdown_text, one_line
 
@@ -19,6 +21,7 @@ UNKNOWN = "unknown"
 OWN = "own"
 """of weights that began at random and were trained here: whoever trained them decides"""
 SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*(.+?)[ \t]*(?:\*/|-->)?[ \t]*$", re.MULTILINE)
+FRONT_MATTER = re.compile(r"---\n(.*?)^---$", re.MULTILINE | re.DOTALL)
 SEPARATOR = "; "
 """between the things in a file's metadata"""
 AND = re.compile(r"\s+AND\s+")
@@ -73,6 +76,21 @@ def licence_in(path: Path) -> str | None:
     except OSError:
         return None
     return " AND ".join(dict.fromkeys(map(spelled, found))) if found else None
+
+
+def licence_in_card(path: Path) -> str | None:
+    """The licence that a model card (README.md) names in the YAML above its text; None where there is no such file or line.
+
+    What model hubs call `other` has a name of its own (`license_name`), or is unknown.
+    """
+    try:
+        front = FRONT_MATTER.match(read_text(path))
+        card = yaml.safe_load(front[1]) if front else None
+    except (OSError, yaml.YAMLError):
+        return None
+    if not isinstance(card, dict) or not isinstance(name := card.get("license"), str):
+        return None
+    return spelled(str(card.get("license_name") or UNKNOWN) if name == "other" else name)
 
 
 def record(things: Iterable[Licensed]) -> list[dict[str, str]]:

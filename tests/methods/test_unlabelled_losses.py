@@ -1,5 +1,7 @@
 """Methods that read neither labels nor class scores: embeddings, tokens, and past embeddings as classes, in plain float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,39 @@ def test_the_head_goes_from_the_students_width_to_the_teachers(layers, parts):
     s, t = drawn(3, 4), drawn(3, 6, seed=1)
     loss = method.loss(outputs("student", embedding=s), outputs("teacher", embedding=t), None, module)
     assert loss.item() == pytest.approx(expected(module(s).detach().numpy(), t.numpy(), "cosine"))
+
+
+WIDTHS = (4, 2)
+"""of two teachers that are joined, and by sqrt(6 / (2 * width)) their embeddings are multiplied"""
+
+
+def of_one(x: torch.Tensor, place: int) -> np.ndarray:
+    """What is one teacher's in (B, 6), on its own scale again."""
+    begin = sum(WIDTHS[:place])
+    return x[:, begin : begin + WIDTHS[place]].detach().numpy() / np.sqrt(6 / (2 * WIDTHS[place]))
+
+
+@pytest.mark.parametrize("distance", ["cosine", "squared", "mixed"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_of_several_teachers_each_has_a_head_and_the_loss_is_the_mean_of_theirs(layers, distance):
+    method = create_method("embed", layers=layers, distance=distance)
+    module = method.build(STUDENT, replace(TEACHER, joined=WIDTHS), FACTS).double()
+    s, t = drawn(5, 4), drawn(5, 6, seed=1)
+
+    def gradients(teacher: torch.Tensor) -> list[torch.Tensor]:
+        """Of the first teacher's head."""
+        loss = method.loss(outputs("student", embedding=s), outputs("teacher", embedding=teacher), None, module)
+        ours = module(s)
+        each = [expected(of_one(ours, place), of_one(teacher, place), distance) for place in (0, 1)]
+        assert loss.item() == pytest.approx(sum(each) / 2)
+        return list(torch.autograd.grad(loss, list(module.heads[0].parameters())))
+
+    assert [len(list(head.parameters())) for head in module.heads] == [2 if layers == 1 else 6] * 2
+    other = t.clone()
+    other[:, 4:] = drawn(5, 2, seed=2)
+    for one, another in zip(gradients(t), gradients(other), strict=True):
+        torch.testing.assert_close(one, another, rtol=1e-12, atol=1e-15)
+        assert one.abs().sum() > 0
 
 
 def test_tokens_are_compared_on_the_teachers_grid():

@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from kdzoo.contract.plugins import load_plugins
 from kdzoo.data.sources import load
 from kdzoo.errors import InputError
+from kdzoo.functional import embed
 from kdzoo.models.backbone import load_backbone
 from kdzoo.models.join import read_joined, save_joined
+from kdzoo.models.measure import measure_shapes
 from kdzoo.models.names import NETWORKS
+from kdzoo.runs.seals import DIGEST
 from kdzoo.training.joining import join_teachers
 
 NAMES = ("test_vit", "test_efficientnet")
@@ -56,6 +60,30 @@ def test_every_teacher_has_the_same_share_of_the_variance(teacher, images):
         torch.testing.assert_close(variances, variances.mean().expand_as(variances), rtol=1e-2, atol=1e-3)
 
 
+def test_a_student_that_has_learned_nothing_is_as_far_from_each_teacher_by_embed(teacher, images):
+    shapes = measure_shapes(teacher, (1, 8, 8))
+    assert shapes.joined == tuple(timm.create_model(name, num_classes=0).num_features for name in NAMES)
+    given = teacher.logits(images)
+    for place, width in enumerate(shapes.joined):
+        start = sum(shapes.joined[:place])
+        block = torch.zeros_like(given)
+        block[:, start : start + width] = given[:, start : start + width]
+        distance = embed(torch.zeros_like(given), block, distance="squared", joined=shapes.joined)
+        assert distance.item() == pytest.approx(1 / len(shapes.joined), rel=1e-2)  # every channel has the variance 1
+
+
+def test_under_a_file_of_an_earlier_version_a_student_has_one_head(file, images, tmp_path):
+    with safe_open(file, "pt") as opened:
+        metadata, state = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    del metadata[DIGEST]  # as of a file that another program wrote
+    members = json.loads(metadata["members"])
+    assert members.pop("heads") == "each"
+    save_file(state, tmp_path / "earlier.safetensors", {**metadata, "members": json.dumps(members)})
+    earlier = read_joined(tmp_path / "earlier.safetensors", channels=1, side=8)
+    assert measure_shapes(earlier, (1, 8, 8)).joined == ()
+    torch.testing.assert_close(earlier.logits(images[:5]), read_joined(file, channels=1, side=8).logits(images[:5]))
+
+
 def test_a_block_is_its_teachers_embedding_rotated_and_scaled_alone(teacher, words, images):
     """Distances within a block are those of the teacher's own embeddings, but for one factor."""
     widths = [timm.create_model(name, num_classes=0).num_features for name in NAMES]
@@ -74,9 +102,8 @@ def test_it_teaches_a_student_by_a_head_for_each_in_processes_of_their_own(words
     joined = kdzoo("teachers", "join", *words, "--data", "digits", "--images", "400", "-o", "joined.safetensors")
     assert joined.status == 0, joined.err
     options = "--task features --student digits_student --recipe digits --epochs 2 --seeds 1 --threads 1 --launcher local"
-    grid = ("--grid", "embed.distance=squared", "--grid", "embed.layers=1")
     bench = ("bench", "--name", "several", "--methods", "embed", "--data", "digits", "--teacher", "joined.safetensors")
-    trained = kdzoo(*bench, *options.split(), *grid)
+    trained = kdzoo(*bench, *options.split())
     assert trained.status == 0, trained.err
     rows = {row["method"]: row for row in json.loads(kdzoo("leaderboard", "several", "--json").out)}
     assert rows["teacher"]["test_knn"] > 0.5

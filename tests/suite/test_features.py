@@ -504,14 +504,16 @@ def test_the_python_of_the_page_uses_no_name_that_it_does_not_have():
 FAMILIES = {
     "DINOv2": ("vit_small_patch14_dinov2", 70),
     "DINOv3": ("vit_small_patch16_dinov3", 64),
-    "CLIP": ("fastvit_mci0", 64),
+    "OpenCLIP": ("vit_xsmall_patch16_clip_224.tinyclip_yfcc15m", 64),
+    "MobileCLIP": ("fastvit_mci0", 64),
     "SigLIP2": ("vit_base_patch32_siglip_gap_256.v2_webli", 64),
     "C-RADIO": ("vit_base_patch16_radio_v3", 32),
     "MAE": ("vit_base_patch16_224.mae", 32),
     "ConvNeXt": ("convnext_atto", 64),
     "ResNet": ("resnet10t", 64),
+    "ViT": ("test_vit", None),
 }
-"""the smallest of each family that timm has weights of, and a side that costs little"""
+"""the smallest of each family that timm has weights of, and a side that costs little, or none for the side it was made for"""
 
 
 def random_weights(name):
@@ -543,7 +545,7 @@ def test_pretrained_networks_of_every_family_teach_without_their_classifier(fami
         zoo.register_source("noise", lambda: zoo.Raw((images[:12], np.arange(12) % 2), (images[12:], np.arange(8) % 2)))
         outcome = zoo.bench(
             "embed+tokens",
-            teacher=f"{name}:pretrained@{side}",
+            teacher=f"{name}:pretrained" if side is None else f"{name}:pretrained@{side}",
             student="resnet8",
             data="noise",
             task="features",
@@ -561,7 +563,7 @@ def test_pretrained_networks_of_every_family_teach_without_their_classifier(fami
     )
     assert network.mean.flatten().tolist() == pytest.approx(config.mean)
     assert network.std.flatten().tolist() == pytest.approx(config.std)
-    assert network.image_size == side
+    assert network.image_size == (side or config.input_size[-1])
 
 
 @pytest.fixture(scope="module")
