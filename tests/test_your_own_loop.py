@@ -44,4 +44,4 @@ def test_the_page_names_what_is_refused():
     from test_distiller import OTHER_IMAGES, TWO_STAGES
 
     refused = PAGE.text.split("is refused by name")[1].split("\n")[0]
-    assert {name for name in re.findall(r"`(\w+)`", refused) if name != "kdzoo"} == {*OTHER_IMAGES, *TWO_STAGES, "bss"}
+    assert {name for name in re.findall(r"`(\w+)`", refused) if name != "kdzoo"} == {*OTHER_IMAGES, *TWO_STAGES, "bss", "wkd_l"}

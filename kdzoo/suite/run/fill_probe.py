@@ -25,6 +25,7 @@ from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.run.accelerators import attach_accelerators
+from kdzoo.suite.run.allocator import keep_freed_memory
 from kdzoo.suite.run.fill import REQUEST
 from kdzoo.suite.run.untrained import Untrained
 from kdzoo.text import first_line
@@ -112,4 +113,5 @@ def _say(answers: TextIO, **what: float | str) -> None:
 if __name__ == "__main__":
     own = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a plugin or a library prints is no answer
+    keep_freed_memory()  # as the workers do, for whom it measures
     main(Path(sys.argv[1]), sys.stdin, own)

@@ -18,6 +18,7 @@ from kdzoo.models.kernels import set_kernels
 from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Event
 from kdzoo.suite.run.accelerators import attach_accelerators
+from kdzoo.suite.run.allocator import keep_freed_memory
 from kdzoo.suite.run.followers import FollowerTask, join_processes, share_task
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.checkpoint import restore
@@ -32,6 +33,7 @@ def main() -> None:
     """Train what the leader says, until it is gone. Arguments: rank, number of processes, rendezvous, device."""
     rank, count, rendezvous, device = sys.argv[1:]
     ignore_signals()
+    keep_freed_memory()
     threading.Thread(target=_end_with_leader, daemon=True).start()
     follow_leader(join_processes(int(rank), int(count), Path(rendezvous), device))
 

@@ -18,6 +18,7 @@ from kdzoo.models.names import load_zoo
 from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import JobEnded, JobRefused, TeacherFailed, WorkerReady
 from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.run.allocator import keep_freed_memory, return_freed_memory
 from kdzoo.suite.run.channel import PROCESSES_BROKEN, Sender
 from kdzoo.suite.run.work import work
 from kdzoo.suite.run.worker_state import WorkerState
@@ -31,6 +32,7 @@ def main() -> None:
     Arguments: the descriptors of the two pipes, then the plugins.
     """
     sys.stdout, sys.stderr = _log_stream(1), _log_stream(2)
+    keep_freed_memory()
     jobs_in, events_out = int(sys.argv[1]), int(sys.argv[2])
     sender = Sender(events_out)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says so on the pipe of jobs
@@ -59,6 +61,7 @@ def main() -> None:
 
     while (job := jobs.get()) is not None:
         _serve(job, state, sender, stop)
+        return_freed_memory()
         if terminated.is_set():
             break
         sender.send(JobEnded())
