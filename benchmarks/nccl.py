@@ -69,7 +69,10 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--tolerance", type=float, default=TOLERANCE)
-    return parser.parse_args(words)
+    given = parser.parse_args(words)
+    if given.processes < 2:
+        parser.error(f"--processes: expected 2 or more, got {given.processes}: one process is what they are compared with")
+    return given
 
 
 def train(folder: Path, processes: int, device: str) -> None:

@@ -25,6 +25,7 @@ from kdzoo.data.sources import load
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.edition import Edition
 from kdzoo.suite.proof.reference import read_points
+from kdzoo.suite.report.verified_file import VerifiedRun
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -362,3 +363,13 @@ def test_every_script_of_the_table_is_run_here_or_has_a_test_of_its_own() -> Non
 def test_every_script_stands_in_the_table() -> None:
     scripts = {file.name for file in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in file.read_text()}
     assert scripts - PARTS <= set(TABLE)
+
+
+@pytest.mark.parametrize("by", ["bits", "spread", None])
+def test_rows_that_disagree_have_one_column_however_that_was_found(by: str | None) -> None:
+    sys.path.insert(0, str(BENCHMARKS))
+    import verify_rows
+
+    disagreeing = VerifiedRun(id="at-0123456789ab", result="", verdict="disagrees", by=by, text="")  # type: ignore[arg-type]
+    assert verify_rows.outcome(disagreeing) == "disagrees"
+    assert verify_rows.outcome(disagreeing) in verify_rows.COLUMNS

@@ -23,6 +23,7 @@ from kdzoo.runs.licences import (
     Licensed,
     distilled_words,
     licence_in,
+    licence_in_card,
     of_all,
     record,
     recorded,
@@ -283,3 +284,16 @@ def test_what_may_not_be_used_is_refused_before_training_with_all_else(place):
 def test_words_that_name_no_licences_are_refused(words):
     with pytest.raises(InputError, match=r"licence"):
         bench_config({"licence": words}, None)
+
+
+@pytest.mark.parametrize(
+    "front", ["released: 2024-13-45", "a: " + "[" * 3000, "license: [mit]", ": : :"], ids=["no such day", "deep", "a list", "no YAML"]
+)
+def test_a_card_that_cannot_be_read_names_no_licence(tmp_path, front):
+    (tmp_path / "README.md").write_text(f"---\nlicense: mit\n{front}\n---\n")
+    assert licence_in_card(tmp_path / "README.md") is None
+
+
+def test_a_card_as_windows_writes_it_names_its_licence(tmp_path):
+    (tmp_path / "README.md").write_bytes(b"\xef\xbb\xbf---\r\nlicense: apache-2.0\r\n---\r\ntext\r\n")
+    assert licence_in_card(tmp_path / "README.md") == "Apache-2.0"

@@ -202,7 +202,7 @@ def _key_of_engine(name: str, context: Any) -> str:
     """`; did you mean --launcher-option address=VALUE?` for --ray-address, where a command takes options of Ray's and Slurm's."""
     engine, _, key = name.strip("-").replace("-", "_").partition("_")
     takes_some = context is not None and any(parameter.name == "launcher_option" for parameter in context.command.params)
-    if not takes_some or engine not in ("ray", "slurm"):
+    if not takes_some or not key or engine not in ("ray", "slurm"):
         return ""
     if engine == "ray":
         from kdzoo.suite.run.launchers.ray import OPTIONS

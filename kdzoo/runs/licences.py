@@ -21,7 +21,7 @@ UNKNOWN = "unknown"
 OWN = "own"
 """of weights that began at random and were trained here: whoever trained them decides"""
 SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*(.+?)[ \t]*(?:\*/|-->)?[ \t]*$", re.MULTILINE)
-FRONT_MATTER = re.compile(r"---\n(.*?)^---$", re.MULTILINE | re.DOTALL)
+FRONT_MATTER = re.compile(r"\ufeff?---\r?\n(.*?)^---\r?$", re.MULTILINE | re.DOTALL)
 SEPARATOR = "; "
 """between the things in a file's metadata"""
 AND = re.compile(r"\s+AND\s+")
@@ -86,7 +86,7 @@ def licence_in_card(path: Path) -> str | None:
     try:
         front = FRONT_MATTER.match(read_text(path))
         card = yaml.safe_load(front[1]) if front else None
-    except (OSError, yaml.YAMLError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):  # such as a day that no month has, and nesting without an end
         return None
     if not isinstance(card, dict) or not isinstance(name := card.get("license"), str):
         return None

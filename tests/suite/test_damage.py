@@ -506,11 +506,11 @@ def test_no_flipped_bit_of_a_record_is_read_as_what_was_written(whole: Place) ->
 def test_a_flipped_bit_of_a_record_is_told_beside_a_table_that_does_not_count_it(whole: Place, tmp_path: Path) -> None:
     place = whole.copy(tmp_path)
     sound = {record.id: record.result for record in read_bench(place.store.folder).records}
-    for label, name, again in (("hinton", "result.json", "trains this run again"), ("none", "run.json", "writes it again")):
+    for label, name, again in (("hinton", "result.json", "trains it again"), ("none", "run.json", "writes it again")):
         flip_a_bit(place.find(label).path / name, 3)
         bench_read = read_bench(place.store.folder)
         (note,) = [note for note in bench_read.notes if f"/{name}: damaged (" in note]
-        assert note.endswith(f"the next bench {again} and keeps the file")
+        assert note.endswith(f"a bench that plans it {again} and keeps the file")
         assert all(record.result in (sound[record.id], None) for record in bench_read.records)
     assert sum(record.result is not None for record in bench_read.records) == len(sound) - 2
 

@@ -53,7 +53,7 @@ def test_a_result_that_says_nonsense_is_damaged_named_and_not_counted(bench, how
     read = read_bench(bench)
     (note,) = read.notes
     assert str(file) in note
-    assert note.endswith("the next bench trains this run again and keeps the file")
+    assert note.endswith("a bench that plans it trains it again and keeps the file")
     assert Store(bench).run(file.parent.name).state() == "damaged"
     (damaged,) = [record for record in read.records if record.state == "damaged"]
     assert re.search(fault, damaged.error)
@@ -79,7 +79,7 @@ def test_a_run_whose_description_is_damaged_beside_the_run_itself_keeps_its_row(
     assert [record.state for record in read.records].count("damaged") == 1
     assert len(runs_frame(read)) == 6
     assert read.notes[0].startswith(f"{file}: damaged (about")
-    assert read.notes[0].endswith("the next bench writes it again and keeps the file")
+    assert read.notes[0].endswith("a bench that plans it writes it again and keeps the file")
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_a_result_edited_by_hand_under_its_old_digest_or_without_one_is_told_and
             )
     read = read_bench(bench)
     (note,) = [note for note in read.notes if note.startswith(f"{file}: damaged (its content has changed")]
-    assert note.endswith("the next bench trains this run again and keeps the file")
+    assert note.endswith("a bench that plans it trains it again and keeps the file")
     (record,) = [record for record in read.records if record.id == run.id]
     assert (record.state, record.result) == ("damaged", None)
 

@@ -76,15 +76,15 @@ def read_bench(folder: Path, known: Mapping[str, KnownRun] | None = None) -> Ben
         try:
             record = read_record(place, (known or {}).get(run_id))
         except InputError as error:
-            notes.extend(f"{problem}; left out: the next bench writes it again and keeps the file" for problem in error.problems)
+            notes.extend(f"{problem}; left out: a bench that plans it writes it again and keeps the file" for problem in error.problems)
             continue
         if record.run.kind == "pretrain":
             stages[record.id] = record
             continue
         records.append(record)
         if record.state == "damaged":
-            again = "trains this run again" if place.state() == "damaged" else "writes it again"
-            notes.append(f"{place.path}/{record.error}; the next bench {again} and keeps the file")
+            again = "trains it again" if place.state() == "damaged" else "writes it again"
+            notes.append(f"{place.path}/{record.error}; a bench that plans it {again} and keeps the file")
     newest = _newest(records)
     if old := len(records) - len(newest):
         notes.append(f"left out: {number_of(old, 'run')} of older method versions")
