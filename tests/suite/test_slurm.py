@@ -23,6 +23,7 @@ from slurm_cluster import SlurmCluster, slurm_cluster, why_not
 from kdzoo.errors import InputError
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.run.claim import Claim
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
 from kdzoo.suite.run.launchers.slurm import ArrayTask
 from kdzoo.suite.run.work_folder import WorkFolder
@@ -107,6 +108,21 @@ def test_a_node_that_lacks_what_a_job_needs_is_told_to_the_driver_by_name(tmp_pa
     end = folder.end()
     assert end is not None
     assert f"{os.uname().nodename}: the plugin {Path.cwd() / 'gone.py'} is not there" in end.refused
+
+
+def test_a_node_that_lacks_something_ends_no_job_that_another_has(tmp_path):
+    """A worker of `kdzoo work` beside Slurm, on a machine that has the plugin."""
+    one = Job("at-1", "students", str(tmp_path), ("at-1",), WorkerOptions())
+    folder = WorkFolder.of_bench(tmp_path).publish(one, 1, LauncherSetup(tmp_path, ("gone.py",), bench=tmp_path))
+    shared = folder.read()
+    claim = Claim(folder, shared.token, shared.lease_seconds)
+    assert claim.take() is not None
+    try:
+        with pytest.raises(InputError, match="is not there"):
+            ArrayTask(str(folder.path))()
+    finally:
+        claim.give_back()
+    assert folder.end() is None
 
 
 def node_of(process: int) -> str:

@@ -190,6 +190,23 @@ def do_job(folder: JobFolder, shared: SharedJob, fence: Fence, workers: Workers,
     return 1
 
 
+def refuse_job(folder: JobFolder) -> bool:
+    """End a job with what this machine lacks for it; False where it lacks nothing, and where another worker has the job.
+
+    Raises InputError where the job is damaged.
+    """
+    shared = folder.read()
+    faults = shared.faults()
+    claim = Claim(folder, shared.token, shared.lease_seconds)
+    if not faults or claim.take() is None:
+        return False
+    try:
+        folder.write_end(End(refused=tuple(faults)))
+    finally:
+        claim.give_back()
+    return True
+
+
 class Workers:
     """The worker process of this machine, kept from job to job while the jobs need the same; all are ended on leaving."""
 

@@ -17,8 +17,8 @@ from kdzoo.files import read_text
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.suite.run.launchers.launcher import EmitOfJob, LauncherSetup
 from kdzoo.suite.run.launchers.shared import Shared
-from kdzoo.suite.run.take_work import Workers, take_work
-from kdzoo.suite.run.work_folder import End, JobFolder
+from kdzoo.suite.run.take_work import Workers, refuse_job, take_work
+from kdzoo.suite.run.work_folder import JobFolder
 from kdzoo.text import first_line
 
 MANY_TIMEOUTS = 10_000
@@ -48,10 +48,9 @@ class ArrayTask:
         try:
             with Workers() as self._workers:
                 take_work(folder.path, lambda event: None, workers=self._workers)
-        except InputError as error:
-            if not folder.exists():  # its driver has just removed it
+        except InputError:
+            if not (folder.exists() and refuse_job(folder)):  # its driver has just removed it, or somebody else does it
                 raise
-            folder.write_end(End(refused=tuple(error.problems)))
 
     def checkpoint(self) -> Any:
         """Have the worker process write its checkpoints; what is to be submitted again."""
