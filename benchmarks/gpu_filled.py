@@ -112,8 +112,8 @@ def epochs_of(way: Way, setup: Setup, asked: float) -> Record:
         if cohort.graphs is not None and (notes := cohort.graphs.new_notes()):
             raise LeftOut(notes[0])
         cold, images = spend(new, steps, setup.device)
-        spend(again, 1, setup.device)  # which plans the epoch that is repeated
-        warm, seen_again = spend(again, steps - 1, setup.device)
+        spend(again, steps, setup.device)  # whose answers are remembered from here on
+        warm, seen_again = spend(again, steps, setup.device)
     finally:
         new.close()
     cold_epoch, warm_epoch = cold * EPOCH_IMAGES / images, warm * EPOCH_IMAGES / seen_again

@@ -1,4 +1,4 @@
-"""What no program can go below on an H200, by arithmetic: multiplications, memory and launches of a training step.
+"""What bounds a training step on an H200, by arithmetic: multiplications, memory and launches of a training step.
 
 python benchmarks/gpu_floors.py      # the table of docs/scale.md, and the operators of a step as the profiler counts them here
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -13,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_accuracy import published_accuracy, time_to_accuracy
+from gpu_accuracy import published_accuracy, record_of, time_to_accuracy
 
-from kdzoo.runs.store import RunFolder
+from kdzoo.runs.store import RunFolder, Store
 
 PAIR, RECIPE, METHODS = "resnet56/resnet20", "crd240", "hinton,crd"
 """what is published"""
@@ -90,12 +89,7 @@ def study(
 
 def run_record(folder: Path) -> dict[str, Any]:
     """A run: its epochs so far, its accuracy on the test images where it is done, and when it reached the published one."""
-    metrics = folder / "metrics.jsonl"
-    epochs = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-    result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else None
     return {
-        "id": folder.name,
-        "epochs": epochs,
-        "test_top1": result and result["last"]["test"]["top1"],
+        **record_of(Store(folder.parent.parent), folder.name),
         "time_to_accuracy": time_to_accuracy(RunFolder(folder), published_accuracy()),
     }
