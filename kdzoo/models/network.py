@@ -36,6 +36,8 @@ class Network(nn.Module):
 
     mean: Tensor
     std: Tensor
+    joined: tuple[int, ...] = ()
+    """the widths of the parts of its embedding that are each another teacher's, of several joined; empty for any other network"""
 
     def __init__(
         self, model: nn.Module, *, channels: int, mean: Sequence[float], std: Sequence[float], image_size: int | None = None
@@ -53,8 +55,6 @@ class Network(nn.Module):
         """whether it is unknown what the weights were trained with, so that the data's own mean and deviation are used"""
         self.headless = False
         """whether it has no classifier: what it gives, its `logits` too, is its embedding (B, D)"""
-        self.joined: tuple[int, ...] = ()
-        """the widths of the parts of its embedding that are each another teacher's, of several joined; empty for any other network"""
         self.fresh_head = False
         """whether the classifier replaces one of other classes and starts at random"""
         self.compiled_batch_size: int | None = None
