@@ -95,7 +95,8 @@ def of_torchrun() -> Processes:
     Raises InputError where none have: they do so at the start of a command line with `--launcher torchrun`.
     """
     if not dist.is_initialized():
-        raise InputError("launcher: torchrun is for the command line alone: torchrun ... -m kdzoo bench --launcher torchrun")
+        command = "torchrun --nproc-per-node N -m kdzoo bench --launcher torchrun --processes-per-run N"
+        raise InputError(f"launcher: torchrun has not started this process; expected {command}")
     return Processes(Shard(dist.get_rank(), dist.get_world_size()), dist.group.WORLD)
 
 
