@@ -95,6 +95,7 @@ def test_two_students_are_told_apart_where_the_interval_and_the_exact_test_agree
     """Newcombe's interval may leave out 0 where the exact McNemar test, which is more careful, has p above 0.05."""
     doubtful = conclusion(verdict_of(difference_low=0.015, difference_high=0.579, p=0.077))
     assert "95 % interval +1.5 to +57.9" in doubtful
+    assert "is not shown to be better or worse than the same student trained alone: +0.0 points" in doubtful
     assert "exact McNemar test p = 0.077, so these few images do not tell the two apart" in doubtful
     assert "do not tell the two apart" in conclusion(verdict_of(p=0.04)), "the interval has 0 in it"
     assert "apart" not in conclusion(verdict_of(difference_low=0.015, difference_high=0.579, p=0.04))

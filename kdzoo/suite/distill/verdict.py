@@ -128,7 +128,9 @@ def conclusion(verdict: Verdict) -> str:
     gain = 100 * (verdict.distilled.accuracy - verdict.alone.accuracy)
     share = verdict.distilled.parameters / verdict.teacher.parameters
     time = verdict.distilled.milliseconds[1] / verdict.teacher.milliseconds[1]
-    better = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than" if f"{abs(gain):.1f}" != "0.0" else "as good as"
+    alone = "the same student trained alone"
+    shown = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than {alone}"
+    stands = shown if verdict.told_apart else f"not shown to be better or worse than {alone}: {_points(gain / 100)} points"
     between = f"95 % interval {_points(verdict.difference_low)} to {_points(verdict.difference_high)}"
     doubt = "" if verdict.told_apart else ", so these few images do not tell the two apart"
     consequence = "" if verdict.kept == "distilled" else " It is worse, so the student trained alone is the one that is kept."
@@ -137,7 +139,7 @@ def conclusion(verdict: Verdict) -> str:
     early = "" if verdict.cut_short is None else f"{_cut_short_words(verdict.cut_short)} "
     return (
         f"{early}The distilled student has {100 * share:.1f} % of the teacher's parameters, takes {100 * time:.0f} % of its time for one "
-        f"image, and is {better} the same student trained alone ({between}, over images, of one seed; the distilled one is right on "
+        f"image, and is {stands} ({between}, over images, of one seed; the distilled one is right on "
         f"{number_of(verdict.only_distilled, 'image')} on which the other is wrong, and wrong on {verdict.only_alone:,} on which the "
         f"other is right; exact McNemar test p = {verdict.p:.2g}{doubt}).{consequence} "
         f"Accuracies are of {both} that no network was trained on or chosen by. Times are the shortest of many forwards on this "
