@@ -14,6 +14,12 @@ BATCH, BESIDE = 128, 64
 NOT_MEASURED = "not measured"
 
 
+def in_words(pair: str) -> str:
+    """TEACHER/STUDENT as "STUDENT under TEACHER"."""
+    teacher, _, student = pair.partition("/")
+    return f"{student} under {teacher}"
+
+
 @dataclass(frozen=True)
 class Target:
     """240 epochs of a student under a teacher in at most so many seconds: of a run alone, or a run's share of a sweep of 27."""
@@ -24,8 +30,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        teacher, _, student = self.pair.partition("/")
-        return f"240 epochs of {student} under {teacher}, {'alone' if self.alone else f'a run of a sweep of {LARGEST_SWEEP}'}"
+        return f"240 epochs of {in_words(self.pair)}, {'alone' if self.alone else f'a run of a sweep of {LARGEST_SWEEP}'}"
 
     def admits(self, runs: int) -> bool:
         """Whether so many runs together are a way to reach it."""
@@ -44,8 +49,7 @@ class AccuracyTarget:
 
     @property
     def name(self) -> str:
-        teacher, _, student = self.pair.partition("/")
-        return f"the published accuracy of plain KD of {student} under {teacher} within {self.epochs} epochs"
+        return f"the published accuracy of plain KD of {in_words(self.pair)} within {self.epochs} epochs"
 
 
 ACCURACY = AccuracyTarget(FIRST, 60)

@@ -40,14 +40,13 @@ from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import attention_as_products, measure_shapes
+from kdzoo.models.measure import attention_as_products, measure_shapes, with_random_embeddings
 from kdzoo.models.network import Network, Peer, freeze
 from kdzoo.models.placement import Placement
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.seeds import generator, global_stream
-from kdzoo.suite.run.untrained import with_random_embeddings
 from kdzoo.training.cost import Multiplications
 
 BATCH, CLASSES, SAMPLES, ROUNDS, TOGETHER = 64, 100, 50_000, 7, 8

@@ -16,6 +16,7 @@ from kdzoo.contract.method import LossWithAux, Method
 from kdzoo.contract.needs import Need, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
+from kdzoo.models.measure import with_random_embeddings
 from kdzoo.seeds import generator, global_stream
 
 CLASSES, SAMPLES, BATCH, TOKENS = 5, 40, 6, 4
@@ -110,7 +111,7 @@ def case(
         student, teacher = (
             replace(shapes, classifier=nn.Linear(shapes.embedding, shapes.classes).requires_grad_(False)) for shapes in (student, teacher)
         )
-    teacher = replace(teacher, embed=lambda positions: torch.randn(len(positions), teacher.embedding, generator=generator(seed, "samples")))
+    teacher = with_random_embeddings(teacher, seed)
     with global_stream(seed, "build"):
         module = method.build(student, teacher, DataFacts(SAMPLES, CLASSES, targets))
     if fault := fault_of_module(module):

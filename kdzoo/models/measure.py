@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -18,6 +18,7 @@ from kdzoo.contract.shapes import Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.models.examine import quietly
 from kdzoo.models.network import Network, heads_of
+from kdzoo.seeds import generator
 
 
 @dataclass(frozen=True)
@@ -116,3 +117,12 @@ def attention_as_products() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def with_random_embeddings(shapes: Shapes, seed: int = 0) -> Shapes:
+    """The shapes of a network that is not trained yet, whose embeddings of samples are drawn: what is built of them is thrown away."""
+
+    def draw(positions: Tensor) -> Tensor:
+        return torch.randn(len(positions), shapes.embedding, generator=generator(seed, "untrained", "embeddings"))
+
+    return replace(shapes, embed=draw)

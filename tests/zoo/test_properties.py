@@ -30,12 +30,11 @@ from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import measure_shapes
+from kdzoo.models.measure import measure_shapes, with_random_embeddings
 from kdzoo.models.network import Network, Peer, freeze
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 from kdzoo.seeds import generator, global_stream
-from kdzoo.suite.run.untrained import with_random_embeddings
 
 ZOO = [name for name in REGISTRY.names() if REGISTRY.get(name).__module__.startswith("kdzoo.")]
 ON_NETWORKS = [name for name in ZOO if Need.NETWORK in REGISTRY.get(name).card.needs.student | REGISTRY.get(name).card.needs.teacher]

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Dataset
@@ -15,12 +11,11 @@ from kdzoo.data.split import Splits
 from kdzoo.models.agglomerate import AGGLOMERATE
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.measure import measure_shapes as shapes_of
-from kdzoo.models.measure import network_cost
+from kdzoo.models.measure import network_cost, with_random_embeddings
 from kdzoo.models.network import Network, freeze
 from kdzoo.models.placement import Placement
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import RunFolder
-from kdzoo.seeds import generator
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.teachers.teacher import Teacher, live_teacher
 from kdzoo.training.located import LocatedRun, Modules, data_key
@@ -105,15 +100,6 @@ class Untrained:
             members = members_of(spec, path)
             network = Ensemble([make(member) for member, _ in members]) if members else make(spec)
         return network, with_random_embeddings(shapes_of(network, shape))
-
-
-def with_random_embeddings(shapes: Shapes) -> Shapes:
-    """The shapes of a network that is not trained yet, whose embeddings of samples are drawn: what is built of them is thrown away."""
-
-    def draw(positions: Tensor) -> Tensor:
-        return torch.randn(len(positions), shapes.embedding, generator=generator(0, "untrained", "embeddings"))
-
-    return replace(shapes, embed=draw)
 
 
 def bind(planned: PlannedRun, plan: Plan) -> LocatedRun:
